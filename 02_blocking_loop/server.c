@@ -1,0 +1,327 @@
+/* 02_blocking_loop: accept one client after another.
+ *
+ * New since 01_blocking: a loop around accept(). The listening socket never
+ * carries data: each client gets a socket of its own. A client's failure is the
+ * end of its connection only, and SIGINT and SIGTERM end the program.
+ *
+ * Try: start `nc 127.0.0.1 8080`, type nothing, and run curl beside it.
+ */
+#define _POSIX_C_SOURCE 200809L
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define NAME "02_blocking_loop"
+#define USAGE "usage: " NAME " [port [address]]\n"
+
+static const char hello[] = "HTTP/1.0 200 OK\r\n"
+                            "Date: Mon, 1 Jan 1996 01:01:01 GMT\r\n"
+                            "Content-Type: text/plain\r\n"
+                            "Content-Length: 13\r\n\r\n"
+                            "Hello, world!";
+
+/* ---- The same in all six stages, down to the next such line. ---- */
+
+static const char too_large[] = "HTTP/1.0 431 Request Header Fields Too Large"
+                                "\r\nContent-Length: 0\r\n\r\n";
+
+enum { PIECE_SIZE = 1024, MAX_REQUEST = 8192 }; /* bytes */
+
+/* Returns a call's result. A failure ends the program, with the reason. */
+static int check(int result, const char *call)
+{
+    if (result >= 0)
+        return result;
+    fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
+    exit(EXIT_FAILURE);
+}
+
+/* Ends the program where a call has shown that the program itself is wrong. */
+static void fail_if_broken(const char *call)
+{
+    if (errno == EBADF || errno == EFAULT || errno == EINVAL ||
+        errno == ENOTSOCK)
+        check(-1, call);
+}
+
+/* Closes a descriptor. Even after EINTR it is gone: close(2). */
+static void close_descriptor(int fd)
+{
+    if (close(fd) == -1)
+        fail_if_broken("close");
+}
+
+/* Says what is wrong with the command line, and ends the program. */
+static void fail_usage(const char *what, const char *word)
+{
+    fprintf(stderr, NAME ": %s: '%s'\n" USAGE, what, word);
+    exit(2);
+}
+
+/* Returns the address that the command line asks for. */
+static struct sockaddr_in parse_arguments(int argc, char *argv[])
+{
+    const char *port_word = argc > 1 ? argv[1] : "8080";
+    const char *address_word = argc > 2 ? argv[2] : "127.0.0.1";
+    if (strcmp(port_word, "-h") == 0 || strcmp(port_word, "--help") == 0) {
+        fputs(USAGE, stdout);
+        exit(EXIT_SUCCESS);
+    }
+    char *end;
+    unsigned long port = strtoul(port_word, &end, 10);
+    if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
+        fail_usage("neither a port from 0 to 65535 nor an option", port_word);
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    address.sin_port = htons((in_port_t)port);
+    if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
+        fail_usage("not an IPv4 address", address_word);
+    if (argc > 3)
+        fail_usage("one word too many", argv[3]);
+    return address;
+}
+
+/* Returns a socket that listens on the address. */
+static int open_listener(struct sockaddr_in address)
+{
+    int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
+    int on = 1; /* or a restart would have to wait for TIME_WAIT to pass */
+    check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
+          "setsockopt");
+    check(bind(listener, (struct sockaddr *)&address, sizeof address), "bind");
+    check(listen(listener, SOMAXCONN), "listen");
+    return listener;
+}
+
+/* Says on stdout where clients find the server. */
+static void announce(int listener)
+{
+    struct sockaddr_in address;
+    socklen_t size = sizeof address;
+    check(getsockname(listener, (struct sockaddr *)&address, &size),
+          "getsockname");
+    while (dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
+                   inet_ntoa(address.sin_addr), ntohs(address.sin_port)) < 0)
+        check(errno == EINTR ? 0 : -1, "write");
+}
+
+/* Returns the length of the request, with the blank line that ends it, or 0
+ * where that has not come yet. */
+static size_t find_end(const char *request, size_t length)
+{
+    for (size_t i = 1; i < length; i++)
+        if (request[i] == '\n' &&
+            (request[i - 1] == '\n' ||
+             (request[i - 1] == '\r' && i > 1 && request[i - 2] == '\n')))
+            return i + 1;
+    return 0;
+}
+
+/* Tells whether the request is a GET or HEAD that announces no body. */
+static bool is_plain(const char *request, size_t length)
+{
+    bool plain =
+        strncmp(request, "GET ", 4) == 0 || strncmp(request, "HEAD ", 5) == 0;
+    for (size_t i = 0; i < length; i++) {
+        const char *line = request + i + 1;
+        if (request[i] == '\n' &&
+            (strncasecmp(line, "Transfer-Encoding", 17) == 0 ||
+             (strncasecmp(line, "Content-Length", 14) == 0 &&
+              line[14 + strspn(line + 14, ": \t0\r")] != '\n')))
+            plain = false;
+    }
+    return plain;
+}
+
+/* ---- The connection, and what is done with it. ---- */
+
+static volatile sig_atomic_t stopping;
+
+/* Interrupts whatever call the program waits in. A signal that comes just
+ * before such a call would be missed, so another follows every second. */
+static void stop(int signal_number)
+{
+    (void)signal_number;
+    stopping = 1;
+    alarm(1);
+}
+
+/* From here on, SIGINT and SIGTERM set `stopping`. */
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = stop}; /* without SA_RESTART */
+    check(sigaction(SIGINT, &action, NULL), "sigaction");
+    check(sigaction(SIGTERM, &action, NULL), "sigaction");
+    check(sigaction(SIGALRM, &action, NULL), "sigaction");
+    action.sa_handler = SIG_IGN; /* write() to a closed pipe returns EPIPE */
+    check(sigaction(SIGPIPE, &action, NULL), "sigaction");
+}
+
+enum state { READING, WRITING, CLOSING, CLOSED };
+
+struct connection {
+    int fd;
+    enum state state;
+    char *request;
+    size_t length; /* bytes of the request that have come */
+    const char *response;
+    size_t unsent;      /* bytes of the response that have not left */
+    bool more_may_come; /* behind the request */
+};
+
+/* Closes the socket and forgets the connection. */
+static void close_connection(struct connection *connection)
+{
+    close_descriptor(connection->fd);
+    free(connection->request);
+    free(connection);
+}
+
+/* A call on a connection has failed. EINTR and EAGAIN ask for it to be made
+ * again. Anything else is the end of this connection, and of no other. */
+static void handle_error(struct connection *connection, const char *call)
+{
+    fail_if_broken(call);
+    if (errno != EINTR && errno != EAGAIN)
+        connection->state = CLOSED;
+}
+
+/* Shows a request, with nothing in it that a terminal would obey. */
+static void print_request(const char *request, size_t length)
+{
+    char text[4 * MAX_REQUEST + 64];
+    char *end = stpcpy(text, "----------------------------------------\n");
+    for (size_t i = 0; i < length; i++) {
+        unsigned char byte = (unsigned char)request[i];
+        if (isprint(byte) || byte == '\t' || byte == '\n')
+            *end++ = request[i];
+        else if (byte != '\r' || request[i + 1] != '\n')
+            end += sprintf(end, "\\x%02x", byte);
+    }
+    while (write(STDOUT_FILENO, text, (size_t)(end - text)) == -1)
+        if (errno != EINTR || stopping)
+            return; /* a console that is full or gone is not worth a client */
+}
+
+/* Chooses the response, once the request is complete or too long. */
+static void answer_request(struct connection *connection)
+{
+    const char *request = connection->request;
+    size_t end = find_end(request, connection->length);
+    if (end == 0 && connection->length < MAX_REQUEST)
+        return;
+    bool whole = end > 0 && end <= MAX_REQUEST;
+    if (whole)
+        print_request(request, end);
+    connection->more_may_come =
+        !whole || end < connection->length || !is_plain(request, end);
+    connection->response = whole ? hello : too_large;
+    connection->unsent = strlen(connection->response);
+    connection->state = WRITING;
+}
+
+/* Reads one piece of the request. After the response, throws it away. */
+static void read_request(struct connection *connection)
+{
+    size_t length = connection->length;
+    char *request = realloc(connection->request, length + PIECE_SIZE + 1);
+    if (request == NULL) {
+        handle_error(connection, "realloc");
+        return;
+    }
+    connection->request = request;
+    ssize_t received = recv(connection->fd, request + length, PIECE_SIZE, 0);
+    if (received == -1) {
+        handle_error(connection, "recv");
+    } else if (received == 0) {
+        connection->state = CLOSED; /* the client has nothing more to say */
+    } else if (connection->state == READING) {
+        connection->length += (size_t)received;
+        request[connection->length] = '\0';
+        answer_request(connection);
+    }
+}
+
+/* Writes as much of the response as there is room for. After its last byte,
+ * closing while data can still come would reset the connection, and the client
+ * could lose the response: say that it is over, and let the client close. */
+static void write_response(struct connection *connection)
+{
+    ssize_t sent = send(connection->fd, connection->response,
+                        connection->unsent, MSG_NOSIGNAL);
+    if (sent == -1) {
+        handle_error(connection, "send");
+        return;
+    }
+    connection->response += sent;
+    connection->unsent -= (size_t)sent;
+    if (connection->unsent > 0)
+        return;
+    connection->state = connection->more_may_come ? CLOSING : CLOSED;
+    if (connection->state == CLOSING && shutdown(connection->fd, SHUT_WR) == -1)
+        handle_error(connection, "shutdown");
+}
+
+/* Goes a step further with a connection: one recv() or one send(). */
+static void advance(struct connection *connection)
+{
+    if (connection->state == WRITING)
+        write_response(connection);
+    else
+        read_request(connection);
+}
+
+/* accept() has failed. Where nobody came, or left at once, that is all. Where
+ * descriptors or memory have run out, it will fail again: says so, once, and
+ * lets a second pass. Meanwhile the clients wait in the backlog. */
+static void handle_accept_error(void)
+{
+    static bool said;
+    fail_if_broken("accept");
+    if (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED)
+        return;
+    if (!said)
+        fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
+    said = true;
+    sleep(1);
+}
+
+/* Waits for a client. Returns its connection, or NULL where none has come. */
+static struct connection *accept_connection(int listener)
+{
+    struct connection *connection = calloc(1, sizeof *connection);
+    if (connection != NULL)
+        connection->fd = accept(listener, NULL, NULL);
+    if (connection == NULL || connection->fd == -1) {
+        handle_accept_error();
+        free(connection);
+        return NULL;
+    }
+    return connection;
+}
+
+int main(int argc, char *argv[])
+{
+    int listener = open_listener(parse_arguments(argc, argv));
+    catch_signals();
+    announce(listener);
+
+    while (!stopping) {
+        struct connection *connection = accept_connection(listener);
+        if (connection == NULL)
+            continue;
+        while (connection->state != CLOSED && !stopping)
+            advance(connection);
+        close_connection(connection);
+    }
+    close_descriptor(listener);
+    return EXIT_SUCCESS;
+}
