@@ -165,6 +165,15 @@ static void catch_signals(void)
     check(sigaction(SIGPIPE, &action, NULL), "sigaction");
 }
 
+/* Writes to the console. What it does not take is lost: a console that is full
+ * or gone is not worth a client. */
+static void write_console(const char *text, size_t length)
+{
+    while (write(STDOUT_FILENO, text, length) == -1 && errno == EINTR &&
+           !stopping)
+        continue;
+}
+
 enum state { READING, WRITING, CLOSING, CLOSED };
 
 struct connection {
@@ -206,9 +215,7 @@ static void print_request(const char *request, size_t length)
         else if (byte != '\r' || request[i + 1] != '\n')
             end += sprintf(end, "\\x%02x", byte);
     }
-    while (write(STDOUT_FILENO, text, (size_t)(end - text)) == -1)
-        if (errno != EINTR || stopping)
-            return; /* a console that is full or gone is not worth a client */
+    write_console(text, (size_t)(end - text));
 }
 
 /* Chooses the response, once the request is complete or too long. */

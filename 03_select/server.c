@@ -148,6 +148,7 @@ static bool is_plain(const char *request, size_t length)
 /* ---- The connection, and what is done with it. ---- */
 
 static volatile sig_atomic_t stopping;
+static sigset_t open_mask; /* lets the signals in */
 
 /* Interrupts whatever call the program waits in. A signal that comes just
  * before such a call would be missed, so another follows every second. */
@@ -158,7 +159,8 @@ static void stop(int signal_number)
     alarm(1);
 }
 
-/* From here on, SIGINT and SIGTERM set `stopping`. */
+/* From here on, SIGINT and SIGTERM set `stopping`. They are held back but while
+ * the program waits: none can come between a look at `stopping` and a wait. */
 static void catch_signals(void)
 {
     struct sigaction action = {.sa_handler = stop}; /* without SA_RESTART */
@@ -167,6 +169,21 @@ static void catch_signals(void)
     check(sigaction(SIGALRM, &action, NULL), "sigaction");
     action.sa_handler = SIG_IGN; /* write() to a closed pipe returns EPIPE */
     check(sigaction(SIGPIPE, &action, NULL), "sigaction");
+    sigset_t all;
+    sigfillset(&all);
+    check(sigprocmask(SIG_BLOCK, &all, &open_mask), "sigprocmask");
+}
+
+/* Writes to the console. What it does not take is lost: a console that is full
+ * or gone is not worth a client. */
+static void write_console(const char *text, size_t length)
+{
+    sigset_t held;
+    sigprocmask(SIG_SETMASK, &open_mask, &held);
+    while (write(STDOUT_FILENO, text, length) == -1 && errno == EINTR &&
+           !stopping)
+        continue;
+    sigprocmask(SIG_SETMASK, &held, NULL);
 }
 
 enum state { READING, WRITING, CLOSING, CLOSED };
@@ -254,9 +271,7 @@ static void print_request(const char *request, size_t length)
         else if (byte != '\r' || request[i + 1] != '\n')
             end += sprintf(end, "\\x%02x", byte);
     }
-    while (write(STDOUT_FILENO, text, (size_t)(end - text)) == -1)
-        if (errno != EINTR || stopping)
-            return; /* a console that is full or gone is not worth a client */
+    write_console(text, (size_t)(end - text));
 }
 
 /* Chooses the response, once the request is complete or too long. */
@@ -405,17 +420,8 @@ static int wait_for_sockets(int listener, fd_set *readable, fd_set *writable)
         if (connections[fd] != NULL)
             FD_SET(fd, connections[fd]->state == WRITING ? writable : readable);
 
-    /* A signal between the look at `stopping` and the wait would be missed, so
-     * none is let in there but by the wait itself. */
-    sigset_t all, before;
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, &before);
-    int ready = 0;
-    if (!stopping)
-        ready = pselect(FD_SETSIZE, readable, writable, NULL,
-                        limit_ms < 0 ? NULL : &limit, &before);
-    sigprocmask(SIG_SETMASK, &before, NULL);
-
+    int ready = pselect(FD_SETSIZE, readable, writable, NULL,
+                        limit_ms < 0 ? NULL : &limit, &open_mask);
     if (ready == -1 && errno == ENOMEM)
         sleep(1);
     else if (ready == -1 && errno != EINTR)

@@ -105,6 +105,7 @@ static void announce(int listener)
 }
 
 static volatile sig_atomic_t stopping;
+static sigset_t open_mask; /* lets the signals in */
 
 /* Interrupts whatever call the program waits in. A signal that comes just
  * before such a call would be missed, so another follows every second. */
@@ -115,7 +116,8 @@ static void stop(int signal_number)
     alarm(1);
 }
 
-/* From here on, SIGINT and SIGTERM set `stopping`. */
+/* From here on, SIGINT and SIGTERM set `stopping`. They are held back but while
+ * the program waits: none can come between a look at `stopping` and a wait. */
 static void catch_signals(void)
 {
     struct sigaction action = {.sa_handler = stop}; /* without SA_RESTART */
@@ -124,6 +126,21 @@ static void catch_signals(void)
     check(sigaction(SIGALRM, &action, NULL), "sigaction");
     action.sa_handler = SIG_IGN; /* write() to a closed pipe returns EPIPE */
     check(sigaction(SIGPIPE, &action, NULL), "sigaction");
+    sigset_t all;
+    sigfillset(&all);
+    check(sigprocmask(SIG_BLOCK, &all, &open_mask), "sigprocmask");
+}
+
+/* Writes to the console. What it does not take is lost: a console that is full
+ * or gone is not worth a client. */
+static void write_console(const char *text, size_t length)
+{
+    sigset_t held;
+    sigprocmask(SIG_SETMASK, &open_mask, &held);
+    while (write(STDOUT_FILENO, text, length) == -1 && errno == EINTR &&
+           !stopping)
+        continue;
+    sigprocmask(SIG_SETMASK, &held, NULL);
 }
 
 struct connection {
@@ -171,17 +188,14 @@ static void print_event(int fd, uint32_t events)
                  {EPOLLOUT, "EPOLLOUT"},
                  {EPOLLERR, "EPOLLERR"},
                  {EPOLLHUP, "EPOLLHUP"}};
-    char text[64] = "";
-    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
-        if ((events & flags[i].bit) == 0)
-            continue;
-        if (text[0] != '\0')
-            strcat(text, "|");
-        strcat(text, flags[i].name);
-    }
-    while (dprintf(STDOUT_FILENO, "fd %d: %s\n", fd, text) < 0)
-        if (errno != EINTR || stopping)
-            return; /* a console that is full or gone is not worth a client */
+    char text[64];
+    int length = snprintf(text, sizeof text, "fd %d:", fd);
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
+        if ((events & flags[i].bit) != 0)
+            length += sprintf(text + length, "|%s", flags[i].name);
+    *strchr(text, '|') = ' ';
+    text[length++] = '\n';
+    write_console(text, (size_t)length);
 }
 
 /* Reads a chunk, and turns it into capitals. */
@@ -280,16 +294,7 @@ static int wait_for_events(int listener, struct epoll_event *events)
     if (paused)
         watch(EPOLL_CTL_MOD, listener, 0, NULL);
 
-    /* A signal between the look at `stopping` and the wait would be missed, so
-     * none is let in there but by the wait itself. */
-    sigset_t all, before;
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, &before);
-    int count = 0;
-    if (!stopping)
-        count = epoll_pwait(epoll, events, MAX_EVENTS, limit_ms, &before);
-    sigprocmask(SIG_SETMASK, &before, NULL);
-
+    int count = epoll_pwait(epoll, events, MAX_EVENTS, limit_ms, &open_mask);
     if (count == -1 && errno != EINTR)
         check(-1, "epoll_pwait");
     if (paused)

@@ -155,6 +155,7 @@ static bool is_plain(const char *request, size_t length)
 /* ---- The connection, and what is done with it. ---- */
 
 static volatile sig_atomic_t stopping;
+static sigset_t open_mask; /* lets the signals in */
 
 /* Interrupts whatever call the program waits in. A signal that comes just
  * before such a call would be missed, so another follows every second. */
@@ -165,7 +166,8 @@ static void stop(int signal_number)
     alarm(1);
 }
 
-/* From here on, SIGINT and SIGTERM set `stopping`. */
+/* From here on, SIGINT and SIGTERM set `stopping`. They are held back but while
+ * the program waits: none can come between a look at `stopping` and a wait. */
 static void catch_signals(void)
 {
     struct sigaction action = {.sa_handler = stop}; /* without SA_RESTART */
@@ -174,6 +176,21 @@ static void catch_signals(void)
     check(sigaction(SIGALRM, &action, NULL), "sigaction");
     action.sa_handler = SIG_IGN; /* write() to a closed pipe returns EPIPE */
     check(sigaction(SIGPIPE, &action, NULL), "sigaction");
+    sigset_t all;
+    sigfillset(&all);
+    check(sigprocmask(SIG_BLOCK, &all, &open_mask), "sigprocmask");
+}
+
+/* Writes to the console. What it does not take is lost: a console that is full
+ * or gone is not worth a client. */
+static void write_console(const char *text, size_t length)
+{
+    sigset_t held;
+    sigprocmask(SIG_SETMASK, &open_mask, &held);
+    while (write(STDOUT_FILENO, text, length) == -1 && errno == EINTR &&
+           !stopping)
+        continue;
+    sigprocmask(SIG_SETMASK, &held, NULL);
 }
 
 enum state { READING, WRITING, CLOSING, CLOSED };
@@ -245,12 +262,12 @@ static void report_segments(const struct connection *connection)
         fail_if_broken("getsockopt");
         return;
     }
-    while (dprintf(STDOUT_FILENO,
-                   "closed after %u responses in %u data segments (%s)\n",
-                   connection->responses, info.tcpi_data_segs_out,
-                   mode_names[mode]) < 0)
-        if (errno != EINTR || stopping)
-            return;
+    char text[80];
+    int length = snprintf(
+        text, sizeof text,
+        "closed after %u responses in %u data segments (%s)\n",
+        connection->responses, info.tcpi_data_segs_out, mode_names[mode]);
+    write_console(text, (size_t)length);
 }
 
 /* Closes the socket and forgets the connection. */
@@ -287,9 +304,7 @@ static void print_request(const char *request, size_t length)
         else if (byte != '\r' || request[i + 1] != '\n')
             end += sprintf(end, "\\x%02x", byte);
     }
-    while (write(STDOUT_FILENO, text, (size_t)(end - text)) == -1)
-        if (errno != EINTR || stopping)
-            return; /* a console that is full or gone is not worth a client */
+    write_console(text, (size_t)(end - text));
 }
 
 /* Holds back segments that are not full, or sends what was held back: tcp(7).
@@ -524,16 +539,7 @@ static int wait_for_events(struct epoll_event *events)
 {
     int limit_ms = close_overdue();
 
-    /* A signal between the look at `stopping` and the wait would be missed, so
-     * none is let in there but by the wait itself. */
-    sigset_t all, before;
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, &before);
-    int count = 0;
-    if (!stopping)
-        count = epoll_pwait(epoll, events, MAX_EVENTS, limit_ms, &before);
-    sigprocmask(SIG_SETMASK, &before, NULL);
-
+    int count = epoll_pwait(epoll, events, MAX_EVENTS, limit_ms, &open_mask);
     if (count == -1 && errno != EINTR)
         check(-1, "epoll_pwait");
     paused = false;
