@@ -258,6 +258,8 @@ static void report_segments(const struct connection *connection)
 {
     struct tcp_info info = {0};
     socklen_t size = sizeof info;
+    if (shutdown(connection->fd, SHUT_WR) == -1) /* nothing is held back now */
+        fail_if_broken("shutdown");
     if (getsockopt(connection->fd, IPPROTO_TCP, TCP_INFO, &info, &size) == -1) {
         fail_if_broken("getsockopt");
         return;
@@ -418,7 +420,7 @@ static void write_response(struct connection *connection)
         return;
     }
     connection->state = connection->more_may_come ? CLOSING : CLOSED;
-    if (shutdown(connection->fd, SHUT_WR) == -1)
+    if (connection->state == CLOSING && shutdown(connection->fd, SHUT_WR) == -1)
         handle_error(connection, "shutdown");
 }
 

@@ -206,3 +206,47 @@ has_read_all() {
 has_sockets() { # state number
   [ "$(sockets "$1" | wc -l)" -eq "$2" ]
 }
+
+# --- Traces ----------------------------------------------------------------
+
+# Runs a stage under strace while ten GETs are served. Sets $log.
+trace_gets() { # name
+  log=$BATS_TEST_TMPDIR/strace
+  RUN="strace -D -o $log" start "$1"
+  local i
+  for ((i = 0; i < 10; i++)); do
+    curl -sS "$url"
+  done
+  end_trace
+}
+
+# Ends the traced server, and waits until its trace is complete.
+end_trace() {
+  kill -TERM "$pid"
+  ends_with 0
+  wait_until grep -q 'exited with 0' "$log"
+  cat "$log"
+}
+
+# Prints the calls made for ten GETs, with their number: those between the
+# first and the last wait, but for the waits and the writing to the console.
+calls_of_gets() {
+  sed -n '/^epoll_pwait/,/^--- SIGTERM/p' "$log" |
+    grep -vE '^(epoll_pwait|write|rt_sigprocmask|brk|---)' |
+    sed 's/(.*//' | sort | uniq -c | awk '{ print $2, $1 }'
+}
+
+# Runs a stage under strace while a request of a little over 4 KB is served
+# that was there at once. Sets $log.
+trace_long_request() { # name
+  log=$BATS_TEST_TMPDIR/strace
+  RUN="strace -D -o $log" start "$1"
+  connect
+  wait_until has_read_all
+  wait_until grep -q '^epoll_ctl(.*EPOLL_CTL_ADD' "$log"
+  kill -STOP "$pid"
+  printf 'GET /%04090d HTTP/1.0\n\n' 1 >&"$client"
+  kill -CONT "$pid"
+  same "$(cat <&"$client")" "$(hello "$1")"
+  end_trace
+}

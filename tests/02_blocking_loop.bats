@@ -1,0 +1,34 @@
+#!/usr/bin/env bats
+# What only 02_blocking_loop does.
+
+load common
+
+@test "02_blocking_loop: while one client dawdles, nobody else is served" {
+  start 02_blocking_loop
+  local first
+  connect
+  first=$client
+  printf 'GET / HT' >&"$first"
+  connect
+  printf 'GET / HTTP/1.0\n\n' >&"$client"
+  # In half a second, not a byte comes.
+  run -124 timeout 0.5 head -c 1 <&"$client"
+  printf 'TP/1.0\n\n' >&"$first"
+  same "$(cat <&"$first")" "$(hello 02_blocking_loop)"
+  disconnect "$first"
+  same "$(cat <&"$client")" "$(hello 02_blocking_loop)"
+}
+
+@test "02_blocking_loop: the listening socket never carries data" {
+  local log=$BATS_TEST_TMPDIR/strace
+  RUN="strace -D -o $log -e trace=network" start 02_blocking_loop
+  answers
+  answers
+  kill -TERM "$pid"
+  ends_with 0
+  wait_until grep -q 'exited with 0' "$log"
+  cat "$log"
+  same "$(grep -cE '^(recv|send)[a-z]*\(3,' "$log")" 0
+  same "$(grep -cE '^(recvfrom|sendto)\(4,|^(recvfrom|sendto)\([5-9],' \
+    "$log")" 4
+}

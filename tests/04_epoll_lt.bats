@@ -1,0 +1,22 @@
+#!/usr/bin/env bats
+# What only 04_epoll_lt does.
+
+load common
+
+@test "04_epoll_lt: a GET costs six calls, the waits and the console apart" {
+  trace_gets 04_epoll_lt
+  same "$(calls_of_gets)" 'accept4 10
+close 10
+epoll_ctl 20
+recvfrom 10
+sendto 10'
+  # The interest of each connection is registered once, and changed once.
+  same "$(grep -c EPOLL_CTL_ADD "$log")" 11
+  same "$(grep -c EPOLL_CTL_MOD "$log")" 10
+}
+
+@test "04_epoll_lt: a request of 4 KB is reported until all of it is read" {
+  trace_long_request 04_epoll_lt
+  same "$(grep -c '^recvfrom(.*= 1024$' "$log")" 4
+  same "$(grep -c '^epoll_pwait(.*events=EPOLLIN, data={u32=[^0]' "$log")" 5
+}

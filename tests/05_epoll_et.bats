@@ -1,0 +1,43 @@
+#!/usr/bin/env bats
+# What only 05_epoll_et does.
+
+load common
+
+@test "05_epoll_et: a GET costs five calls, the waits and the console apart" {
+  trace_gets 05_epoll_et
+  # And one in which accept4() says EAGAIN, for all clients that came together.
+  same "$(calls_of_gets)" 'accept4 20
+close 10
+epoll_ctl 10
+recvfrom 10
+sendto 10'
+  same "$(grep -c '^accept4.*EAGAIN' "$log")" 10
+}
+
+@test "05_epoll_et: interest is registered once, and never modified" {
+  trace_gets 05_epoll_et
+  same "$(grep -c EPOLL_CTL_MOD "$log")" 0
+  same "$(grep -c 'EPOLL_CTL_ADD.*EPOLLET' "$log")" 11
+}
+
+@test "05_epoll_et: a request of 4 KB is reported once" {
+  trace_long_request 05_epoll_et
+  same "$(grep -c '^recvfrom(.*= 1024$' "$log")" 4
+  # The other events are the listener's, and that there is room to write.
+  same "$(grep -cE '^epoll_pwait\(.*EPOLLIN\|EPOLLOUT' "$log")" 1
+}
+
+@test "05_epoll_et: clients that come together are told of once, and all served" {
+  local log=$BATS_TEST_TMPDIR/strace clients=() i
+  start 05_epoll_et
+  kill -STOP "$pid"
+  for ((i = 0; i < 100; i++)); do
+    connect
+    clients+=("$client")
+    printf 'GET / HTTP/1.0\n\n' >&"$client"
+  done
+  kill -CONT "$pid"
+  for client in "${clients[@]}"; do
+    same "$(timeout "$DEADLINE" cat <&"$client")" "$(hello 05_epoll_et)"
+  done
+}
