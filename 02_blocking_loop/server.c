@@ -104,7 +104,7 @@ static int open_listener(struct sockaddr_in address)
 /* Says on stdout where clients find the server. */
 static void announce(int listener)
 {
-    struct sockaddr_in address;
+    struct sockaddr_in address = {0};
     socklen_t size = sizeof address;
     check(getsockname(listener, (struct sockaddr *)&address, &size),
           "getsockname");
@@ -171,7 +171,7 @@ static void write_console(const char *text, size_t length)
 {
     while (write(STDOUT_FILENO, text, length) == -1 && errno == EINTR &&
            !stopping)
-        continue;
+        ; /* again */
 }
 
 enum state { READING, WRITING, CLOSING, CLOSED };

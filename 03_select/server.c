@@ -108,7 +108,7 @@ static int open_listener(struct sockaddr_in address)
 /* Says on stdout where clients find the server. */
 static void announce(int listener)
 {
-    struct sockaddr_in address;
+    struct sockaddr_in address = {0};
     socklen_t size = sizeof address;
     check(getsockname(listener, (struct sockaddr *)&address, &size),
           "getsockname");
@@ -148,7 +148,6 @@ static bool is_plain(const char *request, size_t length)
 /* ---- The connection, and what is done with it. ---- */
 
 static volatile sig_atomic_t stopping;
-static sigset_t open_mask; /* lets the signals in */
 
 /* Interrupts whatever call the program waits in. A signal that comes just
  * before such a call would be missed, so another follows every second. */
@@ -159,8 +158,7 @@ static void stop(int signal_number)
     alarm(1);
 }
 
-/* From here on, SIGINT and SIGTERM set `stopping`. They are held back but while
- * the program waits: none can come between a look at `stopping` and a wait. */
+/* From here on, SIGINT and SIGTERM set `stopping`. */
 static void catch_signals(void)
 {
     struct sigaction action = {.sa_handler = stop}; /* without SA_RESTART */
@@ -169,21 +167,15 @@ static void catch_signals(void)
     check(sigaction(SIGALRM, &action, NULL), "sigaction");
     action.sa_handler = SIG_IGN; /* write() to a closed pipe returns EPIPE */
     check(sigaction(SIGPIPE, &action, NULL), "sigaction");
-    sigset_t all;
-    sigfillset(&all);
-    check(sigprocmask(SIG_BLOCK, &all, &open_mask), "sigprocmask");
 }
 
 /* Writes to the console. What it does not take is lost: a console that is full
  * or gone is not worth a client. */
 static void write_console(const char *text, size_t length)
 {
-    sigset_t held;
-    sigprocmask(SIG_SETMASK, &open_mask, &held);
     while (write(STDOUT_FILENO, text, length) == -1 && errno == EINTR &&
            !stopping)
-        continue;
-    sigprocmask(SIG_SETMASK, &held, NULL);
+        ; /* again */
 }
 
 enum state { READING, WRITING, CLOSING, CLOSED };
@@ -420,8 +412,18 @@ static int wait_for_sockets(int listener, fd_set *readable, fd_set *writable)
         if (connections[fd] != NULL)
             FD_SET(fd, connections[fd]->state == WRITING ? writable : readable);
 
-    int ready = pselect(FD_SETSIZE, readable, writable, NULL,
-                        limit_ms < 0 ? NULL : &limit, &open_mask);
+    /* A signal between the look at `stopping` and the wait would be missed. So
+     * none is let in from before the look but by the wait itself. */
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &before);
+    int ready = 0;
+    if (!stopping)
+        ready = pselect(FD_SETSIZE, readable, writable, NULL,
+                        limit_ms < 0 ? NULL : &limit, &before);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+
     if (ready == -1 && errno == ENOMEM)
         sleep(1);
     else if (ready == -1 && errno != EINTR)

@@ -107,7 +107,7 @@ static int open_listener(struct sockaddr_in address)
 /* Says on stdout where clients find the server. */
 static void announce(int listener)
 {
-    struct sockaddr_in address;
+    struct sockaddr_in address = {0};
     socklen_t size = sizeof address;
     check(getsockname(listener, (struct sockaddr *)&address, &size),
           "getsockname");
@@ -147,7 +147,6 @@ static bool is_plain(const char *request, size_t length)
 /* ---- The connection, and what is done with it. ---- */
 
 static volatile sig_atomic_t stopping;
-static sigset_t open_mask; /* lets the signals in */
 
 /* Interrupts whatever call the program waits in. A signal that comes just
  * before such a call would be missed, so another follows every second. */
@@ -158,8 +157,7 @@ static void stop(int signal_number)
     alarm(1);
 }
 
-/* From here on, SIGINT and SIGTERM set `stopping`. They are held back but while
- * the program waits: none can come between a look at `stopping` and a wait. */
+/* From here on, SIGINT and SIGTERM set `stopping`. */
 static void catch_signals(void)
 {
     struct sigaction action = {.sa_handler = stop}; /* without SA_RESTART */
@@ -168,21 +166,15 @@ static void catch_signals(void)
     check(sigaction(SIGALRM, &action, NULL), "sigaction");
     action.sa_handler = SIG_IGN; /* write() to a closed pipe returns EPIPE */
     check(sigaction(SIGPIPE, &action, NULL), "sigaction");
-    sigset_t all;
-    sigfillset(&all);
-    check(sigprocmask(SIG_BLOCK, &all, &open_mask), "sigprocmask");
 }
 
 /* Writes to the console. What it does not take is lost: a console that is full
  * or gone is not worth a client. */
 static void write_console(const char *text, size_t length)
 {
-    sigset_t held;
-    sigprocmask(SIG_SETMASK, &open_mask, &held);
     while (write(STDOUT_FILENO, text, length) == -1 && errno == EINTR &&
            !stopping)
-        continue;
-    sigprocmask(SIG_SETMASK, &held, NULL);
+        ; /* again */
 }
 
 enum state { READING, WRITING, CLOSING, CLOSED };
@@ -450,7 +442,17 @@ static int wait_for_events(struct epoll_event *events)
 {
     int limit_ms = close_overdue();
 
-    int count = epoll_pwait(epoll, events, MAX_EVENTS, limit_ms, &open_mask);
+    /* A signal between the look at `stopping` and the wait would be missed. So
+     * none is let in from before the look but by the wait itself. */
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &before);
+    int count = 0;
+    if (!stopping)
+        count = epoll_pwait(epoll, events, MAX_EVENTS, limit_ms, &before);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+
     if (count == -1 && errno != EINTR)
         check(-1, "epoll_pwait");
     paused = false;

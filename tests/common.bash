@@ -63,10 +63,12 @@ start_program() { # path argument...
 
 # Waits for the line `listening on …` in $out. Sets $port and $url.
 wait_for_port() {
-  wait_until listens && alive || {
-    echo "$out:" && cat "$out" && echo "$err:" && cat "$err"
+  wait_until listens
+  if ! alive; then
+    echo 'the server has ended, and said:'
+    cat "$out" "$err"
     return 1
-  }
+  fi
   port=$(sed -n '1s,/$,,; 1s/.*://p' "$out")
   url=http://127.0.0.1:$port/
 }
@@ -80,7 +82,7 @@ alive() { # [pid]
 }
 
 ended() { # [pid]
-  ! alive "$@"
+  ! alive "${1:-$pid}"
 }
 
 # Waits until the server has ended, and fails where its exit code is another.
@@ -205,6 +207,15 @@ has_read_all() {
 
 has_sockets() { # state number
   [ "$(sockets "$1" | wc -l)" -eq "$2" ]
+}
+
+# Fails unless valgrind has found nothing to complain of.
+finds_nothing() { # log
+  cat "$1"
+  grep 'All heap blocks were freed' "$1"
+  grep 'ERROR SUMMARY: 0 errors' "$1"
+  # What is still open is what bats had opened before.
+  same "$(grep -c '== Open ' "$1")" "$(grep -c '<inherited from parent>' "$1")"
 }
 
 # --- Traces ----------------------------------------------------------------

@@ -1,0 +1,73 @@
+# Builds, tests and compares the six stages. `make help` lists what can be made.
+
+STAGES := 01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
+	06_tcp_options
+LATER := $(filter-out 01_blocking,$(STAGES))
+
+# The stage before each of the later ones.
+BEFORE_02_blocking_loop := 01_blocking
+BEFORE_03_select := 02_blocking_loop
+BEFORE_04_epoll_lt := 03_select
+BEFORE_05_epoll_et := 04_epoll_lt
+BEFORE_06_tcp_options := 05_epoll_et
+
+# What strace shows of a stage: the calls that its lesson is about.
+CALLS := %network,close,fcntl,pselect6,epoll_create1,epoll_ctl,epoll_pwait
+ARGS :=
+
+MAKEFLAGS += --no-print-directory
+
+.PHONY: all help test lint clean $(STAGES) $(STAGES:%=test-%) \
+	test-upper test-project $(LATER:%=diff-%) $(STAGES:%=trace-%)
+
+all: $(STAGES)
+
+$(STAGES):
+	@$(MAKE) -C $@
+	@echo ./$@/$@
+
+help:
+	@line() { printf '%-27s %s\n' "make $$1" "$$2"; }; \
+	line all 'build all six stages (so does make alone)'; \
+	for s in $(STAGES); do line $$s 'build this stage'; done; \
+	line help 'show this list'; \
+	line test 'run all tests'; \
+	for s in $(STAGES); do line test-$$s 'test this stage'; done; \
+	line test-upper 'test the upper-casing conversation'; \
+	line test-project 'test what is not a stage'; \
+	for s in $(LATER); do line diff-$$s 'show what it changes'; done; \
+	for s in $(STAGES); do line trace-$$s 'run it under strace'; done; \
+	line lint 'look for faults without running anything'; \
+	line clean 'remove what was built'
+
+test: all
+	@tests/need test
+	@tests/run $(STAGES) upper project
+
+$(STAGES:%=test-%): test-%: %
+	@tests/need test
+	@tests/run $*
+
+test-upper: 04_epoll_lt
+	@tests/need test
+	@tests/run upper
+
+test-project: all
+	@tests/need test
+	@tests/run project
+
+$(LATER:%=diff-%): diff-%:
+	@diff -u --color=auto $(BEFORE_$*)/server.c $*/server.c || [ $$? -eq 1 ]
+
+# The first calls are the loader's; the program's own begin with socket().
+$(STAGES:%=trace-%): trace-%: %
+	@tests/need trace
+	@strace -e trace=$(CALLS) -o '|trap "" INT; sed -un "/^socket(/,\$$p"' \
+	    ./$*/$* $(ARGS)
+
+lint:
+	@tests/need lint
+	@tests/lint
+
+clean:
+	@for s in $(STAGES); do $(MAKE) -C $$s clean; done

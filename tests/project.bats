@@ -1,0 +1,198 @@
+#!/usr/bin/env bats
+# What is not one stage's: the Makefiles, the sources side by side, README.md.
+
+load common
+
+STAGES='01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et
+06_tcp_options'
+
+# Copies the project, as it is in git or would be, to a folder of the test's.
+setup() {
+  copy="$BATS_TEST_TMPDIR/a copy"
+  mkdir "$copy"
+  (cd "$PROJECT" && git ls-files -co --exclude-standard -z |
+    xargs -0 cp --parents -t "$copy")
+  cd "$copy" || return
+}
+
+@test "make builds all six stages, and make clean leaves nothing of it" {
+  local stage before
+  before=$(find . -type f | sort)
+  make
+  for stage in $STAGES; do
+    [ -x "$stage/$stage" ]
+  done
+  [ -x 04_epoll_lt/upper_server ] && [ -x 04_epoll_lt/upper_client ]
+  make clean
+  same "$(find . -type f | sort)" "$before"
+}
+
+@test "git knows no file that make builds" {
+  (cd "$PROJECT" && make -s >/dev/null)
+  same "$(cd "$PROJECT" && git status --porcelain --ignored |
+    sed -n 's/^!! //p' | xargs -n 1 basename | sort | tr '\n' ' ')" \
+    "$(tr '\n' ' ' <<<"$STAGES")upper_client upper_server "
+  same "$(cd "$PROJECT" && git ls-files | xargs file --brief |
+    grep -c ELF)" 0
+}
+
+@test "make NAME ends by printing the command that runs the stage" {
+  local stage
+  for stage in $STAGES; do
+    run make "$stage"
+    same "$status" 0
+    same "${lines[-1]}" "./$stage/$stage"
+  done
+}
+
+@test "make NAME consults the stage's Makefile though the folder is there" {
+  make 01_blocking
+  touch -d '1 hour' 01_blocking/server.c
+  run make 01_blocking
+  [[ $output == *server.c* ]]
+}
+
+@test "in a stage's folder, make NAME && ./NAME builds and runs it" {
+  local stage
+  for stage in $STAGES; do
+    (cd "$stage" && make "$stage" && "./$stage" --help)
+  done
+}
+
+@test "a stage copied out of the tree builds, under any name" {
+  cp -r 05_epoll_et "$BATS_TEST_TMPDIR/my own server"
+  cd "$BATS_TEST_TMPDIR/my own server"
+  make
+  ./server --help
+}
+
+@test "make -j builds as well" {
+  make -j 8
+  same "$(find . -type f -executable -name '0*' | wc -l)" 6
+}
+
+@test "the six stages' Makefiles are the same" {
+  same "$(cat 0*/Makefile | md5sum)" \
+    "$(for _ in $STAGES; do cat 01_blocking/Makefile; done | md5sum)"
+}
+
+@test "CC, CFLAGS, CPPFLAGS and LDFLAGS are honoured" {
+  run make CC='echo compiler' CFLAGS=-one CPPFLAGS=-two LDFLAGS=-three
+  [[ $output == *'compiler -two -one -three -o 01_blocking server.c'* ]]
+  [[ $output == *'compiler -two -one -three -o upper_client upper_client.c'* ]]
+  CC=false run make 02_blocking_loop
+  [ "$status" -ne 0 ]
+}
+
+@test "make help names every target, each on one line" {
+  run make help
+  local target
+  for target in $(sed -n 's/^\.PHONY: //p' 01_blocking/Makefile) help test \
+    lint $STAGES test-project test-06_tcp_options diff-06_tcp_options \
+    trace-01_blocking; do
+    same "$(grep -c "^make $target  *[a-z]" <<<"$output")" 1
+  done
+  # Every line is a target that make knows.
+  while read -r _ target _; do
+    make -n "$target"
+  done <<<"$output"
+}
+
+@test "make diff-NAME shows the change, without git as well" {
+  run make diff-02_blocking_loop
+  same "$status" 0
+  same "$output" "$(diff -u 01_blocking/server.c 02_blocking_loop/server.c)"
+  run make diff-06_tcp_options
+  [[ $output == *TCP_CORK* ]]
+}
+
+@test "make trace-NAME shows the calls of the lesson, and no others" {
+  make -s 04_epoll_lt
+  make -s trace-04_epoll_lt ARGS=0 >"$BATS_TEST_TMPDIR/out" 2>&1 3>&- &
+  local maker=$!
+  out=$BATS_TEST_TMPDIR/out
+  wait_until grep -q '^listening' "$out"
+  port=$(sed -n 's,^listening.*:\([0-9]*\)/$,\1,p' "$out")
+  curl -sS "http://127.0.0.1:$port/"
+  pkill -TERM -P "$(pgrep -P "$maker" strace)" 04_epoll_lt
+  wait "$maker"
+  cat "$out"
+  grep '^socket(' "$out"
+  grep '^accept4(' "$out"
+  grep '^epoll_pwait(' "$out"
+  same "$(grep -cE '^(mmap|brk|openat|read|execve)' "$out")" 0
+  same "$(grep -m 1 '(' "$out" | grep -c '^socket(')" 1
+}
+
+@test "04 to 06 refuse to build where there is no epoll, with one line" {
+  mkdir "$BATS_TEST_TMPDIR/bin"
+  printf '#!/bin/sh\necho FreeBSD\n' >"$BATS_TEST_TMPDIR/bin/uname"
+  chmod +x "$BATS_TEST_TMPDIR/bin/uname"
+  PATH=$BATS_TEST_TMPDIR/bin:$PATH
+  local stage
+  for stage in 01_blocking 02_blocking_loop 03_select; do
+    make -C "$stage"
+  done
+  for stage in 04_epoll_lt 05_epoll_et 06_tcp_options; do
+    run make -s -C "$stage"
+    [ "$status" -ne 0 ]
+    same "${#lines[@]}" 1
+    [[ $output == *"$stage needs Linux"* ]]
+  done
+}
+
+@test "a missing tool is named, with its package, before anything runs" {
+  mkdir "$BATS_TEST_TMPDIR/bin"
+  local tool
+  for tool in awk bash curl gcc make grep env clang git strace valgrind; do
+    ln -s "$(command -v "$tool")" "$BATS_TEST_TMPDIR/bin/"
+  done
+  PATH=$BATS_TEST_TMPDIR/bin run tests/need test
+  same "$status" 1
+  same "$output" "missing: bats cmp nc prlimit ps ss; to install: apt-get \
+install bats diffutils netcat-openbsd util-linux procps iproute2"
+}
+
+@test "01 to 03 compile as strict C17 and POSIX with gcc and clang" {
+  local stage compiler
+  for stage in 01_blocking 02_blocking_loop 03_select; do
+    for compiler in gcc clang; do
+      "$compiler" -std=c17 -D_POSIX_C_SOURCE=200809L -Wall -Wextra \
+        -Wpedantic -Wconversion -Wshadow -Werror -c -o /dev/null \
+        "$stage/server.c"
+    done
+  done
+}
+
+# Prints the part of a stage that is the same in all.
+common_part() { # name
+  sed -n '/^\/\* ---- The same in all/,/^\/\* ---- The conn/p' "$1/server.c"
+}
+
+@test "what is said to be the same in all stages is the same" {
+  local stage
+  [ "$(common_part 01_blocking | wc -l)" -gt 80 ]
+  for stage in $STAGES; do
+    same "$(common_part "$stage")" "$(common_part 01_blocking)"
+  done
+}
+
+# Prints the functions of a stage, in their order.
+functions() { # name
+  sed -nE 's/^(static [a-z].*[ *])?([a-z_]+)\(.*[^;]$/\2/p' "$1/server.c"
+}
+
+@test "functions stand in the same order in neighbouring stages" {
+  local before=01_blocking stage
+  for stage in 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
+    06_tcp_options; do
+    [ "$(functions "$stage" | wc -l)" -gt 15 ]
+    same "$(functions "$stage" | grep -xF -f <(functions "$before"))" \
+      "$(functions "$before" | grep -xF -f <(functions "$stage"))"
+    before=$stage
+  done
+}
+
+@test "no line of a program or a Makefile is longer than 80 columns" {
+  same "$(grep -nE '^.{81,}' Makefile */Makefile */*.c)" ''
+}

@@ -1,0 +1,256 @@
+#!/usr/bin/env bats
+# The upper-casing conversation of 04_epoll_lt: upper_server and upper_client.
+
+load common
+
+# Runs the client on this input.
+talk() {
+  timeout "$DEADLINE" "$(program upper_client)" "$port"
+}
+
+@test "upper_server and upper_client: usage and bad arguments" {
+  local name
+  for name in upper_server upper_client; do
+    run --separate-stderr "$(program "$name")" --help
+    same "$status" 0
+    same "$output" "usage: $name [port [address]]"
+    for words in x '' 65536 -1 '1688 localhost' '1688 127.0.0.1 more'; do
+      # shellcheck disable=SC2086 # words
+      run --separate-stderr timeout 5 "$(program "$name")" ${words:-''}
+      same "$status" 2
+      same "$output" ''
+      same "${stderr_lines[1]}" "usage: $name [port [address]]"
+    done
+  done
+}
+
+@test "upper_server and upper_client: 127.0.0.1, port 1688, unless told" {
+  local log=$BATS_TEST_TMPDIR/strace
+  run strace -o "$log" -e trace=bind -e inject=bind:error=EADDRINUSE \
+    "$(program upper_server)"
+  same "$output" 'upper_server: bind: Address already in use'
+  run strace -o "$log.2" -e trace=connect \
+    -e inject=connect:error=ECONNREFUSED "$(program upper_client)"
+  same "$output" 'upper_client: connect: Connection refused'
+  same "$status" 1
+  grep -hcF 'sin_port=htons(1688), sin_addr=inet_addr("127.0.0.1")' \
+    "$log" "$log.2"
+}
+
+@test "upper_server: says where it listens" {
+  start upper_server
+  same "$(cat "$out")" "listening on 127.0.0.1:$port"
+}
+
+@test "upper_server: ASCII letters come back as capitals, all else as it was" {
+  start upper_server
+  local all=$BATS_TEST_TMPDIR/all
+  LC_ALL=C awk 'BEGIN { for (i = 0; i < 256; i++) printf "%c", i }' >"$all"
+  LC_ALL=C tr '[:lower:]' '[:upper:]' <"$all" >"$all.expected"
+  ask <"$all" >"$all.answer"
+  cmp "$all.answer" "$all.expected"
+}
+
+@test "upper_server: a long text comes back whole" {
+  start upper_server
+  local text=$BATS_TEST_TMPDIR/text
+  head -c 1000000 /dev/zero | tr '\0' a >"$text"
+  ask <"$text" | cmp - <(tr a A <"$text")
+}
+
+@test "upper_server: shows each event, for one connection by turns" {
+  start upper_server
+  connect
+  local word
+  for word in one two; do
+    printf '%s' "$word" >&"$client"
+    same "$(timeout "$DEADLINE" head -c 3 <&"$client")" "${word^^}"
+  done
+  disconnect "$client"
+  wait_until has_sockets established 0
+  local listener fd
+  listener=$(sed -n '2s/:.*//p' "$out")
+  fd=$(sed -n '3s/:.*//p' "$out")
+  same "$(tail -n +2 "$out")" "$listener: EPOLLIN
+$fd: EPOLLIN
+$fd: EPOLLOUT
+$fd: EPOLLIN
+$fd: EPOLLOUT
+$fd: EPOLLIN"
+}
+
+@test "upper_server: talks with many clients at once" {
+  start upper_server
+  local clients=() i
+  for ((i = 0; i < 50; i++)); do
+    connect
+    clients+=("$client")
+  done
+  for client in "${clients[@]}"; do
+    printf 'hello %d' "$client" >&"$client"
+  done
+  for client in "${clients[@]}"; do
+    same "$(timeout "$DEADLINE" head -c "$((6 + ${#client}))" <&"$client")" \
+      "HELLO $client"
+  done
+}
+
+@test "upper_server: a client that does not read is not read from" {
+  start upper_server
+  connect
+  timeout 20 cat /dev/zero >&"$client" 3>&- 2>/dev/null &
+  echo $! >>"$BATS_TEST_TMPDIR/pids"
+  wait_until is_stuck
+  same "$(printf hello | ask)" HELLO
+  rests
+  kill -TERM "$pid"
+  ends_with 0
+}
+
+# True when the server's bytes wait for the client, and the client's for it.
+is_stuck() {
+  sockets established | awk '$1 > 10000 && $2 > 10000 { found = 1 }
+    END { exit !found }'
+}
+
+@test "upper_server: has no idle limit, and uses no CPU time" {
+  local log=$BATS_TEST_TMPDIR/strace
+  RUN="strace -D -o $log -e trace=epoll_pwait" start upper_server
+  connect
+  printf 'a' >&"$client"
+  timeout "$DEADLINE" head -c 1 <&"$client"
+  rests
+  kill -TERM "$pid"
+  ends_with 0
+  wait_until grep -q 'exited with 0' "$log"
+  same "$(grep -c ', 64, -1, ' "$log")" "$(grep -c '^epoll_pwait' "$log")"
+}
+
+@test "upper_server: a client's reset or leaving ends nobody else" {
+  start upper_server
+  local before
+  before=$(descriptors)
+  connect
+  printf 'a' >&"$client"
+  wait_until grep -q EPOLLOUT "$out"
+  # The reply is unread, so this closes with a reset.
+  disconnect "$client"
+  connect
+  disconnect "$client"
+  wait_until has_descriptors "$before"
+  same "$(printf hello | ask)" HELLO
+  rests
+}
+
+@test "upper_server: out of descriptors, it serves those inside, then others" {
+  RUN='prlimit --nofile=16 --' start upper_server
+  local inside=() i
+  for ((i = 0; i < 20; i++)); do
+    connect
+    inside+=("$client")
+  done
+  wait_until grep -q 'Too many open files' "$err"
+  rests
+  for client in "${inside[@]}"; do
+    printf 'hello' >&"$client"
+    same "$(timeout "$DEADLINE" head -c 5 <&"$client")" HELLO
+    disconnect "$client"
+  done
+  same "$(wc -l <"$err")" 1
+}
+
+@test "upper_server: signals end it, and it leaves nothing open" {
+  local signal log=$BATS_TEST_TMPDIR/valgrind
+  for signal in INT TERM; do
+    RUN="valgrind --leak-check=full --track-fds=yes --log-file=$log" \
+      DEADLINE=30 start upper_server
+    connect
+    connect
+    printf 'a' >&"$client"
+    timeout "$DEADLINE" head -c 1 <&"$client"
+    kill "-$signal" "$pid"
+    DEADLINE=30 ends_with 0
+    finds_nothing "$log"
+  done
+}
+
+@test "upper_client: shows each reply, skips empty lines, leaves on q" {
+  start upper_server
+  run --separate-stderr talk < <(printf 'hello\n\nwörld\nq\nmore\n')
+  same "$status" 0
+  same "$output" 'please input: HELLO
+please input: please input: WöRLD
+please input: '
+  same "$stderr" ''
+  same "$(grep -c EPOLLOUT "$out")" 2
+}
+
+@test "upper_client: leaves at the end of input" {
+  start upper_server
+  run talk < <(printf 'hello')
+  same "$status" 0
+  same "$output" 'please input: HELLO
+please input: '
+}
+
+@test "upper_client: a line longer than all buffers does not block it" {
+  start upper_server
+  local line=$BATS_TEST_TMPDIR/line
+  head -c 8000000 /dev/zero | tr '\0' a >"$line"
+  DEADLINE=30 talk <"$line" | tr -cd A | wc -c >"$line.count"
+  same "$(cat "$line.count")" 8000000
+}
+
+@test "upper_client: a reply may come in pieces" {
+  local answer=$BATS_TEST_TMPDIR/answer
+  port=0
+  nc_server "$answer" HEL LO
+  same "$(printf 'hello\nq\n' | talk)" 'please input: HELLO
+please input: '
+}
+
+# Starts nc as a server that sends each word by itself. Sets $port.
+nc_server() { # file word...
+  local file=$1
+  shift
+  {
+    for word in "$@"; do
+      sleep 0.2
+      printf '%s' "$word"
+    done
+    sleep 1
+  } | nc -l -v 127.0.0.1 0 >/dev/null 2>"$file" 3>&- &
+  echo $! >>"$BATS_TEST_TMPDIR/pids"
+  wait_until grep -q '^Listening on' "$file"
+  port=$(sed -n 's/^Listening on .* //p' "$file")
+}
+
+@test "upper_client: says so when the server goes away, at the prompt" {
+  start upper_server
+  local input=$BATS_TEST_TMPDIR/input said=$BATS_TEST_TMPDIR/said code=0
+  mkfifo "$input"
+  exec {typing}<>"$input"
+  "$(program upper_client)" "$port" <"$input" >"$said" 2>&1 3>&- &
+  local talker=$!
+  echo "$talker" >>"$BATS_TEST_TMPDIR/pids"
+  printf 'hello\n' >&"$typing"
+  wait_until grep -q HELLO "$said"
+  kill -TERM "$pid"
+  wait_until ended "$talker"
+  wait "$talker" || code=$?
+  same "$code" 1
+  same "$(cat "$said")" 'please input: HELLO
+please input: 
+upper_client: the server went away'
+}
+
+@test "upper_client: says so when the server goes away before it answers" {
+  local answer=$BATS_TEST_TMPDIR/answer
+  nc -l -v -W 1 127.0.0.1 0 </dev/null >/dev/null 2>"$answer" 3>&- &
+  echo $! >>"$BATS_TEST_TMPDIR/pids"
+  wait_until grep -q '^Listening on' "$answer"
+  port=$(sed -n 's/^Listening on .* //p' "$answer")
+  run talk < <(printf 'hello\n')
+  same "$status" 1
+  [[ $output == *'upper_client: the server went away' ]]
+}
