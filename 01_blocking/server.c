@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,18 +100,6 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Says on stdout where clients find the server. */
-static void announce(int listener)
-{
-    struct sockaddr_in address = {0};
-    socklen_t size = sizeof address;
-    check(getsockname(listener, (struct sockaddr *)&address, &size),
-          "getsockname");
-    while (dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
-                   inet_ntoa(address.sin_addr), ntohs(address.sin_port)) < 0)
-        check(errno == EINTR ? 0 : -1, "write");
-}
-
 /* Returns the length of the request, with the blank line that ends it, or 0
  * where that has not come yet. */
 static size_t find_end(const char *request, size_t length)
@@ -126,20 +115,31 @@ static size_t find_end(const char *request, size_t length)
 /* Tells whether the request is a GET or HEAD that announces no body. */
 static bool is_plain(const char *request, size_t length)
 {
-    bool plain =
-        strncmp(request, "GET ", 4) == 0 || strncmp(request, "HEAD ", 5) == 0;
-    for (size_t i = 0; i < length; i++) {
+    for (size_t i = 0; i + 1 < length; i++) {
         const char *line = request + i + 1;
         if (request[i] == '\n' &&
             (strncasecmp(line, "Transfer-Encoding", 17) == 0 ||
              (strncasecmp(line, "Content-Length", 14) == 0 &&
               line[14 + strspn(line + 14, ": \t0\r")] != '\n')))
-            plain = false;
+            return false;
     }
-    return plain;
+    return strncmp(request, "GET ", 4) == 0 ||
+           strncmp(request, "HEAD ", 5) == 0;
 }
 
 /* ---- The connection, and what is done with it. ---- */
+
+/* Says on stdout where clients find the server. */
+static void announce(int listener)
+{
+    struct sockaddr_in address = {0};
+    socklen_t size = sizeof address;
+    check(getsockname(listener, (struct sockaddr *)&address, &size),
+          "getsockname");
+    while (dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
+                   inet_ntoa(address.sin_addr), ntohs(address.sin_port)) < 0)
+        check(errno == EINTR ? 0 : -1, "write");
+}
 
 /* Writes to the console. What it does not take is lost: a console that is full
  * or gone is not worth a client. */
@@ -149,6 +149,7 @@ static void write_console(const char *text, size_t length)
         ; /* again */
 }
 
+/* CLOSING: half-closed; what still comes is thrown away. */
 enum state { READING, WRITING, CLOSING, CLOSED };
 
 struct connection {
@@ -181,7 +182,7 @@ static void handle_error(struct connection *connection, const char *call)
 /* Shows a request, with nothing in it that a terminal would obey. */
 static void print_request(const char *request, size_t length)
 {
-    char text[4 * MAX_REQUEST + 1];
+    char text[4 * MAX_REQUEST + 64];
     char *end = text;
     for (size_t i = 0; i < length; i++) {
         unsigned char byte = (unsigned char)request[i];
@@ -203,8 +204,9 @@ static void answer_request(struct connection *connection)
     bool whole = end > 0 && end <= MAX_REQUEST;
     if (whole)
         print_request(request, end);
-    connection->more_may_come =
-        !whole || end < connection->length || !is_plain(request, end);
+    bool plain = whole && is_plain(request, end);
+    if (!plain || end < connection->length)
+        connection->more_may_come = true;
     connection->response = whole ? hello : too_large;
     connection->unsent = strlen(connection->response);
     connection->state = WRITING;
@@ -227,6 +229,7 @@ static void read_request(struct connection *connection)
         connection->state = CLOSED; /* the client has nothing more to say */
     } else if (connection->state == READING) {
         connection->length += (size_t)received;
+        connection->more_may_come = received == PIECE_SIZE; /* not all read */
         request[connection->length] = '\0';
         answer_request(connection);
     }
@@ -237,8 +240,8 @@ static void read_request(struct connection *connection)
  * could lose the response: say that it is over, and let the client close. */
 static void write_response(struct connection *connection)
 {
-    ssize_t sent = send(connection->fd, connection->response,
-                        connection->unsent, MSG_NOSIGNAL);
+    ssize_t sent =
+        send(connection->fd, connection->response, connection->unsent, 0);
     if (sent == -1) {
         handle_error(connection, "send");
         return;
@@ -272,6 +275,7 @@ static struct connection *accept_connection(int listener)
 
 int main(int argc, char *argv[])
 {
+    signal(SIGPIPE, SIG_IGN); /* writing to a closed pipe returns EPIPE */
     int listener = open_listener(parse_arguments(argc, argv));
     announce(listener);
 

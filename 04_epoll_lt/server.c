@@ -104,18 +104,6 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Says on stdout where clients find the server. */
-static void announce(int listener)
-{
-    struct sockaddr_in address = {0};
-    socklen_t size = sizeof address;
-    check(getsockname(listener, (struct sockaddr *)&address, &size),
-          "getsockname");
-    while (dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
-                   inet_ntoa(address.sin_addr), ntohs(address.sin_port)) < 0)
-        check(errno == EINTR ? 0 : -1, "write");
-}
-
 /* Returns the length of the request, with the blank line that ends it, or 0
  * where that has not come yet. */
 static size_t find_end(const char *request, size_t length)
@@ -131,25 +119,24 @@ static size_t find_end(const char *request, size_t length)
 /* Tells whether the request is a GET or HEAD that announces no body. */
 static bool is_plain(const char *request, size_t length)
 {
-    bool plain =
-        strncmp(request, "GET ", 4) == 0 || strncmp(request, "HEAD ", 5) == 0;
-    for (size_t i = 0; i < length; i++) {
+    for (size_t i = 0; i + 1 < length; i++) {
         const char *line = request + i + 1;
         if (request[i] == '\n' &&
             (strncasecmp(line, "Transfer-Encoding", 17) == 0 ||
              (strncasecmp(line, "Content-Length", 14) == 0 &&
               line[14 + strspn(line + 14, ": \t0\r")] != '\n')))
-            plain = false;
+            return false;
     }
-    return plain;
+    return strncmp(request, "GET ", 4) == 0 ||
+           strncmp(request, "HEAD ", 5) == 0;
 }
 
 /* ---- The connection, and what is done with it. ---- */
 
 static volatile sig_atomic_t stopping;
 
-/* Interrupts whatever call the program waits in. A signal that comes just
- * before such a call would be missed, so another follows every second. */
+/* Interrupts the call that the program waits in. One that was only about to
+ * begin would miss the signal, so another one follows every second. */
 static void stop(int signal_number)
 {
     (void)signal_number;
@@ -164,19 +151,34 @@ static void catch_signals(void)
     check(sigaction(SIGINT, &action, NULL), "sigaction");
     check(sigaction(SIGTERM, &action, NULL), "sigaction");
     check(sigaction(SIGALRM, &action, NULL), "sigaction");
-    action.sa_handler = SIG_IGN; /* write() to a closed pipe returns EPIPE */
-    check(sigaction(SIGPIPE, &action, NULL), "sigaction");
+    sigset_t none;
+    sigemptyset(&none);
+    check(sigprocmask(SIG_SETMASK, &none, NULL), "sigprocmask");
+}
+
+/* Says on stdout where clients find the server. */
+static void announce(int listener)
+{
+    struct sockaddr_in address = {0};
+    socklen_t size = sizeof address;
+    check(getsockname(listener, (struct sockaddr *)&address, &size),
+          "getsockname");
+    while (dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
+                   inet_ntoa(address.sin_addr), ntohs(address.sin_port)) < 0 &&
+           !stopping)
+        check(errno == EINTR ? 0 : -1, "write");
 }
 
 /* Writes to the console. What it does not take is lost: a console that is full
  * or gone is not worth a client. */
 static void write_console(const char *text, size_t length)
 {
-    while (write(STDOUT_FILENO, text, length) == -1 && errno == EINTR &&
-           !stopping)
-        ; /* again */
+    static bool stuck;
+    while (!stuck && write(STDOUT_FILENO, text, length) == -1 && errno == EINTR)
+        stuck = stopping;
 }
 
+/* CLOSING: half-closed; what still comes is thrown away. */
 enum state { READING, WRITING, CLOSING, CLOSED };
 
 struct connection {
@@ -271,8 +273,9 @@ static void answer_request(struct connection *connection)
     bool whole = end > 0 && end <= MAX_REQUEST;
     if (whole)
         print_request(request, end);
-    connection->more_may_come =
-        !whole || end < connection->length || !is_plain(request, end);
+    bool plain = whole && is_plain(request, end);
+    if (!plain || end < connection->length)
+        connection->more_may_come = true;
     connection->response = whole ? hello : too_large;
     connection->unsent = strlen(connection->response);
     connection->state = WRITING;
@@ -295,6 +298,7 @@ static void read_request(struct connection *connection)
         connection->state = CLOSED; /* the client has nothing more to say */
     } else if (connection->state == READING) {
         connection->length += (size_t)received;
+        connection->more_may_come = received == PIECE_SIZE; /* not all read */
         request[connection->length] = '\0';
         answer_request(connection);
     }
@@ -305,8 +309,8 @@ static void read_request(struct connection *connection)
  * could lose the response: say that it is over, and let the client close. */
 static void write_response(struct connection *connection)
 {
-    ssize_t sent = send(connection->fd, connection->response,
-                        connection->unsent, MSG_NOSIGNAL);
+    ssize_t sent =
+        send(connection->fd, connection->response, connection->unsent, 0);
     if (sent == -1) {
         handle_error(connection, "send");
         return;
@@ -341,7 +345,9 @@ static void advance(struct connection *connection)
         read_request(connection);
     if (connection->state == CLOSED) {
         close_connection(connection);
-    } else if (connection->state != before) {
+        return;
+    }
+    if (connection->state != before) {
         leave_ring(connection);
         enter_ring(connection);
         if (!watch(EPOLL_CTL_MOD, connection->fd,
@@ -372,14 +378,16 @@ static void accept_connection(int listener)
     struct connection *connection = calloc(1, sizeof *connection);
     if (connection != NULL)
         connection->fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    if (connection == NULL || connection->fd == -1) {
+    bool accepted = connection != NULL && connection->fd != -1;
+    if (!accepted ||
+        !watch(EPOLL_CTL_ADD, connection->fd, EPOLLIN, connection)) {
         handle_accept_error();
+        if (accepted)
+            close_descriptor(connection->fd);
         free(connection);
         return;
     }
     enter_ring(connection);
-    if (!watch(EPOLL_CTL_ADD, connection->fd, EPOLLIN, connection))
-        close_connection(connection);
 }
 
 /* Closes the connections that are out of time. Returns how many milliseconds
@@ -403,10 +411,9 @@ static int wait_for_events(int listener, struct epoll_event *events)
     if (paused)
         watch(EPOLL_CTL_MOD, listener, 0, NULL);
 
-    /* A signal between the look at `stopping` and the wait would be missed. So
-     * none is let in from before the look but by the wait itself. */
-    sigset_t all;
-    sigset_t before;
+    /* This wait misses none: signals are held back from before the look at
+     * `stopping`, and only the wait itself lets them in. */
+    sigset_t all, before;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
     int count = 0;
@@ -423,6 +430,7 @@ static int wait_for_events(int listener, struct epoll_event *events)
 
 int main(int argc, char *argv[])
 {
+    signal(SIGPIPE, SIG_IGN); /* writing to a closed pipe returns EPIPE */
     int listener = open_listener(parse_arguments(argc, argv));
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
     epoll = check(epoll_create1(0), "epoll_create1");

@@ -92,22 +92,10 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Says on stdout where clients find the server. */
-static void announce(int listener)
-{
-    struct sockaddr_in address = {0};
-    socklen_t size = sizeof address;
-    check(getsockname(listener, (struct sockaddr *)&address, &size),
-          "getsockname");
-    while (dprintf(STDOUT_FILENO, "listening on %s:%d\n",
-                   inet_ntoa(address.sin_addr), ntohs(address.sin_port)) < 0)
-        check(errno == EINTR ? 0 : -1, "write");
-}
-
 static volatile sig_atomic_t stopping;
 
-/* Interrupts whatever call the program waits in. A signal that comes just
- * before such a call would be missed, so another follows every second. */
+/* Interrupts the call that the program waits in. One that was only about to
+ * begin would miss the signal, so another one follows every second. */
 static void stop(int signal_number)
 {
     (void)signal_number;
@@ -122,17 +110,31 @@ static void catch_signals(void)
     check(sigaction(SIGINT, &action, NULL), "sigaction");
     check(sigaction(SIGTERM, &action, NULL), "sigaction");
     check(sigaction(SIGALRM, &action, NULL), "sigaction");
-    action.sa_handler = SIG_IGN; /* write() to a closed pipe returns EPIPE */
-    check(sigaction(SIGPIPE, &action, NULL), "sigaction");
+    sigset_t none;
+    sigemptyset(&none);
+    check(sigprocmask(SIG_SETMASK, &none, NULL), "sigprocmask");
+}
+
+/* Says on stdout where clients find the server. */
+static void announce(int listener)
+{
+    struct sockaddr_in address = {0};
+    socklen_t size = sizeof address;
+    check(getsockname(listener, (struct sockaddr *)&address, &size),
+          "getsockname");
+    while (dprintf(STDOUT_FILENO, "listening on %s:%d\n",
+                   inet_ntoa(address.sin_addr), ntohs(address.sin_port)) < 0 &&
+           !stopping)
+        check(errno == EINTR ? 0 : -1, "write");
 }
 
 /* Writes to the console. What it does not take is lost: a console that is full
  * or gone is not worth a client. */
 static void write_console(const char *text, size_t length)
 {
-    while (write(STDOUT_FILENO, text, length) == -1 && errno == EINTR &&
-           !stopping)
-        ; /* again */
+    static bool stuck;
+    while (!stuck && write(STDOUT_FILENO, text, length) == -1 && errno == EINTR)
+        stuck = stopping;
 }
 
 struct connection {
@@ -210,7 +212,7 @@ static void read_chunk(struct connection *connection)
 static void write_chunk(struct connection *connection)
 {
     ssize_t sent = send(connection->fd, connection->chunk + connection->sent,
-                        connection->length - connection->sent, MSG_NOSIGNAL);
+                        connection->length - connection->sent, 0);
     if (sent == -1)
         handle_error(connection, "send");
     else
@@ -265,8 +267,12 @@ static void accept_connection(int listener)
     struct connection *connection = calloc(1, sizeof *connection);
     if (connection != NULL)
         connection->fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    if (connection == NULL || connection->fd == -1) {
+    bool accepted = connection != NULL && connection->fd != -1;
+    if (!accepted ||
+        !watch(EPOLL_CTL_ADD, connection->fd, EPOLLIN, connection)) {
         handle_accept_error();
+        if (accepted)
+            close_descriptor(connection->fd);
         free(connection);
         return;
     }
@@ -274,8 +280,6 @@ static void accept_connection(int listener)
     connection->next = &ring;
     ring.previous->next = connection;
     ring.previous = connection;
-    if (!watch(EPOLL_CTL_ADD, connection->fd, EPOLLIN, connection))
-        close_connection(connection);
 }
 
 /* Waits until a socket is ready or a signal comes. Returns how many sockets are
@@ -286,10 +290,9 @@ static int wait_for_events(int listener, struct epoll_event *events)
     if (paused)
         watch(EPOLL_CTL_MOD, listener, 0, NULL);
 
-    /* A signal between the look at `stopping` and the wait would be missed. So
-     * none is let in from before the look but by the wait itself. */
-    sigset_t all;
-    sigset_t before;
+    /* This wait misses none: signals are held back from before the look at
+     * `stopping`, and only the wait itself lets them in. */
+    sigset_t all, before;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
     int count = 0;
@@ -306,6 +309,7 @@ static int wait_for_events(int listener, struct epoll_event *events)
 
 int main(int argc, char *argv[])
 {
+    signal(SIGPIPE, SIG_IGN); /* writing to a closed pipe returns EPIPE */
     int listener = open_listener(parse_arguments(argc, argv));
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
     epoll = check(epoll_create1(0), "epoll_create1");

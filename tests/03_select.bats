@@ -3,12 +3,17 @@
 
 load common
 
-# Starts the stage, and opens more connections than an fd_set can hold.
-start_overfull() {
+# Leaves the test where no descriptor can be too high for an fd_set.
+can_be_overfull() {
   local hard
   hard=$(ulimit -Hn)
   [ "$hard" = unlimited ] || ((hard >= 1200)) ||
-    skip "with $hard descriptors at most, none is too high for an fd_set"
+    skip "only $hard descriptors can be open here"
+}
+
+# Starts the stage, and opens more connections than an fd_set can hold.
+start_overfull() {
+  can_be_overfull
   ulimit -n 1200
   RUN='prlimit --nofile=1200 --' start 03_select
   local i
@@ -35,6 +40,19 @@ start_overfull() {
   disconnect "$client"
   answers
   rests
+}
+
+@test "03_select: says so when it is itself too many for an fd_set" {
+  can_be_overfull
+  local code=0
+  # shellcheck disable=SC2016 # for the inner bash
+  timeout 5 bash -c 'ulimit -n 1200
+    for _ in {1..1100}; do exec {inherited}</dev/null; done
+    exec "$0" 0 3</dev/null 4<&3 5<&3 6<&3 7<&3 8<&3 9<&3' \
+    "$(program 03_select)" >"$BATS_TEST_TMPDIR/out" 2>&1 || code=$?
+  same "$code" 1
+  same "$(cat "$BATS_TEST_TMPDIR/out")" \
+    '03_select: socket: Too many open files'
 }
 
 @test "03_select: the sets are made anew on every turn" {

@@ -132,6 +132,17 @@ quickest() { # option...
 $(hellos 1 | sed '$d')"
 }
 
+@test "06_tcp_options: a method that only begins like HEAD gets the body" {
+  ask_for 'HELLO / HTTP/1.1\r\n\r\n' | grep -q 'Hello, world!'
+}
+
+@test "06_tcp_options: the next request has no say in this one's answer" {
+  same "$(ask_for 'GET / HTTP/1.1\r\n\r\nConnection: close')" "$(hellos 1)"
+  same "$(ask_for 'GET / HTTP/1.1\r\n\r\nConnection')" "$(hellos 1)"
+  keeps 'GET / HTTP/1.1\r\n\r\nConnection: close\r\n\r\n'
+  alive
+}
+
 @test "06_tcp_options: HTTP/1.1 without more keeps the connection" {
   keeps 'GET / HTTP/1.1\r\n\r\n'
   keeps 'GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n'

@@ -161,7 +161,8 @@ refuses() { # what-it-names argument...
 ends_orderly() { # request-format
   connect
   # shellcheck disable=SC2059 # the format is the request
-  printf "$1" >&"$client"
+  printf "$1" >"$BATS_TEST_TMPDIR/request"
+  cat "$BATS_TEST_TMPDIR/request" >&"$client" # in one piece
   grep -q 'Hello, world!' <(timeout "$DEADLINE" cat <&"$client")
   # A reset would come after the first of these, and fail the second.
   printf 'x' >&"$client"
@@ -173,6 +174,12 @@ ends_orderly() { # request-format
 @test "$STAGE: a client still sending reads the response's end, not a reset" {
   start "$STAGE"
   ends_orderly 'POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n'
+}
+
+@test "$STAGE: a request that ends where a piece ends hides nothing behind it" {
+  start "$STAGE"
+  # 1024 bytes are read at once, and the last two of these are not among them.
+  ends_orderly "GET /$(printf '%01008d' 1) HTTP/1.0\n\nxx"
 }
 
 @test "$STAGE: a GET that announces a body is not reset either" {

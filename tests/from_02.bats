@@ -91,6 +91,12 @@ sleeps_in() { # function
   done
 }
 
+@test "$STAGE: signals that its parent held back end it all the same" {
+  RUN='env --block-signal=INT --block-signal=TERM' start "$STAGE"
+  kill -TERM "$pid"
+  ends_with 0
+}
+
 @test "$STAGE: a client that leaves in mid-request leaves nothing behind" {
   start "$STAGE"
   local before

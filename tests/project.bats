@@ -149,8 +149,8 @@ setup() {
   done
   PATH=$BATS_TEST_TMPDIR/bin run tests/need test
   same "$status" 1
-  same "$output" "missing: bats cmp nc prlimit ps ss; to install: apt-get \
-install bats diffutils netcat-openbsd util-linux procps iproute2"
+  same "$output" "missing: bats cmp file nc prlimit ps ss; to install: apt-get \
+install bats diffutils file netcat-openbsd util-linux procps iproute2"
 }
 
 @test "01 to 03 compile as strict C17 and POSIX with gcc and clang" {

@@ -239,9 +239,8 @@ nc_server() { # file word...
   wait_until ended "$talker"
   wait "$talker" || code=$?
   same "$code" 1
-  same "$(cat "$said")" 'please input: HELLO
-please input: 
-upper_client: the server went away'
+  same "$(cat "$said")" \
+    $'please input: HELLO\nplease input: \nupper_client: the server went away'
 }
 
 @test "upper_client: says so when the server goes away before it answers" {
