@@ -17,7 +17,7 @@ ARGS :=
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: all help test lint clean $(STAGES) $(STAGES:%=test-%) \
+.PHONY: all help test test-sanitized lint clean $(STAGES) $(STAGES:%=test-%) \
 	test-upper test-project $(LATER:%=diff-%) $(STAGES:%=trace-%)
 
 all: $(STAGES)
@@ -35,6 +35,7 @@ help:
 	for s in $(STAGES); do line test-$$s 'test this stage'; done; \
 	line test-upper 'test the upper-casing conversation'; \
 	line test-project 'test what is not a stage'; \
+	line test-sanitized 'test the programs built with ASan and UBSan'; \
 	for s in $(LATER); do line diff-$$s 'show what it changes'; done; \
 	for s in $(STAGES); do line trace-$$s 'run it under strace'; done; \
 	line lint 'look for faults without running anything'; \
@@ -51,6 +52,10 @@ $(STAGES:%=test-%): test-%: %
 test-upper: 04_epoll_lt
 	@tests/need test
 	@tests/run upper
+
+test-sanitized:
+	@tests/need test
+	@tests/sanitized
 
 test-project: all
 	@tests/need test

@@ -2,7 +2,8 @@
 # at them from outside. Sourced by every suite with `load common`.
 #
 # The programs are taken from $PROGRAMS, a folder laid out like the project's
-# own, which is also the default. $RUN, if set, is put before each of them.
+# own, which is also the default, and always taken where a test is about what
+# the compiler was told. $RUN, if set, is put before each of them.
 
 bats_require_minimum_version 1.5.0
 
@@ -223,7 +224,7 @@ finds_nothing() { # log
 # Runs a stage under strace while ten GETs are served. Sets $log.
 trace_gets() { # name
   log=$BATS_TEST_TMPDIR/strace
-  RUN="strace -D -o $log" start "$1"
+  RUN="strace -D -o $log" PROGRAMS=$PROJECT start "$1"
   local i
   for ((i = 0; i < 10; i++)); do
     curl -sS "$url"
@@ -251,7 +252,7 @@ calls_of_gets() {
 # that was there at once. Sets $log.
 trace_long_request() { # name
   log=$BATS_TEST_TMPDIR/strace
-  RUN="strace -D -o $log" start "$1"
+  RUN="strace -D -o $log" PROGRAMS=$PROJECT start "$1"
   connect
   wait_until has_read_all
   wait_until grep -q '^epoll_ctl(.*EPOLL_CTL_ADD' "$log"

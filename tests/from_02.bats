@@ -173,8 +173,8 @@ GET /2 HTTP/1.0"
 
 @test "$STAGE: valgrind finds no leak and no open descriptor at its end" {
   local log=$BATS_TEST_TMPDIR/valgrind
-  RUN="valgrind --leak-check=full --track-fds=yes --log-file=$log" DEADLINE=30 \
-    start "$STAGE"
+  RUN="valgrind --leak-check=full --track-fds=yes --log-file=$log" \
+    PROGRAMS=$PROJECT DEADLINE=30 start "$STAGE"
   answers
   silent_client
   # Stage 02 has only begun with the first of these.

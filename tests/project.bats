@@ -88,7 +88,7 @@ setup() {
   run make help
   local target
   for target in $(sed -n 's/^\.PHONY: //p' 01_blocking/Makefile) help test \
-    lint $STAGES test-project test-06_tcp_options diff-06_tcp_options \
+    lint $STAGES test-project test-sanitized test-06_tcp_options diff-06_tcp_options \
     trace-01_blocking; do
     same "$(grep -c "^make $target  *[a-z]" <<<"$output")" 1
   done

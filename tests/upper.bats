@@ -163,7 +163,7 @@ is_stuck() {
   local signal log=$BATS_TEST_TMPDIR/valgrind
   for signal in INT TERM; do
     RUN="valgrind --leak-check=full --track-fds=yes --log-file=$log" \
-      DEADLINE=30 start upper_server
+      PROGRAMS=$PROJECT DEADLINE=30 start upper_server
     connect
     connect
     printf 'a' >&"$client"
