@@ -453,8 +453,10 @@ int main(int argc, char *argv[])
     signal(SIGPIPE, SIG_IGN); /* writing to a closed pipe returns EPIPE */
     int listener = open_listener(parse_arguments(argc, argv));
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
-    errno = EMFILE; /* if need be */
-    check(listener < FD_SETSIZE ? 0 : -1, "socket");
+    if (listener >= FD_SETSIZE) {
+        errno = EMFILE; /* for pselect(), there are no more descriptors */
+        check(-1, "socket");
+    }
     catch_signals();
     announce(listener);
 

@@ -304,8 +304,7 @@ static void print_request(const char *request, size_t length)
     write_console(text, (size_t)(end - text));
 }
 
-/* Holds back segments that are not full, or sends what was held back: tcp(7).
- */
+/* Holds back what does not fill a segment, or sends it after all: tcp(7). */
 static void set_cork(struct connection *connection, int on)
 {
     if (mode != CORK || connection->corked == on)
