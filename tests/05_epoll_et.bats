@@ -27,6 +27,18 @@ sendto 10'
   same "$(grep -cE '^epoll_pwait\(.*EPOLLIN\|EPOLLOUT' "$log")" 1
 }
 
+@test "05_epoll_et: a client that has sent nothing is not read from" {
+  local log=$BATS_TEST_TMPDIR/strace
+  RUN="strace -D -o $log -e trace=recvfrom,epoll_pwait" start 05_epoll_et
+  connect
+  # Its first event says only that there is room to write.
+  wait_until grep -q 'events=EPOLLOUT,' "$log"
+  connect
+  disconnect "$client"
+  wait_until grep -q '^recvfrom' "$log" # the second one's end
+  same "$(grep -c '^recvfrom' "$log")" 1
+}
+
 @test "05_epoll_et: clients that come together are told of once, and all served" {
   local log=$BATS_TEST_TMPDIR/strace clients=() i
   start 05_epoll_et

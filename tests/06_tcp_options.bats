@@ -38,7 +38,8 @@ keeps() { # request-format
 }
 
 closes() { # request-format
-  same "$(ask_for "$1"'GET / HTTP/1.1\r\n\r\n' | grep -c '^HTTP')" 1
+  same "$(ask_for "$1"'GET / HTTP/1.1\r\n\r\n' | grep -o 'HTTP/1.1 200')" \
+    'HTTP/1.1 200'
 }
 
 setup() {
@@ -46,7 +47,7 @@ setup() {
 }
 
 @test "06_tcp_options: both options at once are refused" {
-  run --separate-stderr "$(program 06_tcp_options)" --cork --nodelay
+  run --separate-stderr timeout 5 "$(program 06_tcp_options)" --cork --nodelay
   same "$status" 2
   [[ ${stderr_lines[0]} == "06_tcp_options: "*"'--nodelay'" ]]
 }

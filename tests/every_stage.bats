@@ -128,6 +128,15 @@ refuses() { # what-it-names argument...
   start "$STAGE"
   same "$(ask_for 'GET / HTTP/1.0\r\nA: %s\r\n\r\n' "a$filler")" \
     "$(too_large)"
+  # Also where its end comes in the piece that makes it too long.
+  start "$STAGE"
+  connect
+  printf 'GET / HTTP/1.0\r\n' >&"$client"
+  wait_until has_read_all
+  printf 'A: %s\r\n\r\n' "a$filler" >"$BATS_TEST_TMPDIR/rest"
+  cat "$BATS_TEST_TMPDIR/rest" >&"$client"
+  same "$(timeout "$DEADLINE" head -c "$(too_large | wc -c)" <&"$client")" \
+    "$(too_large)"
 }
 
 @test "$STAGE: 100,000 bytes without a line end get 431" {

@@ -1,0 +1,154 @@
+#!/usr/bin/env bats
+# That `make bench` still works: each part once, in a small form that takes
+# seconds. What it measures that way is not looked at.
+
+load common
+
+setup() {
+  results=$BATS_TEST_TMPDIR/results
+  mkdir "$results"
+  export TMPDIR=$BATS_TEST_TMPDIR # where what is left behind would be
+}
+
+bench() { # part...
+  "$PROJECT/tests/bench/run" --small --to "$results" "$@"
+}
+
+# Fails unless the results hold a line of numbers for each of the words, in
+# the second or third field.
+has_results() { # part word...
+  local part=$1 word
+  shift
+  cat "$results/results.tsv"
+  same "$(head -n 1 "$results/results.tsv" | cut -f 1,6)" $'part\tmedian'
+  same "$(grep -c "^# $part	20..-..-.. ..:..	.*	Linux " \
+    "$results/results.tsv")" 1
+  for word in "$@"; do
+    awk -F '\t' -v part="$part" -v word="$word" '
+      $1 == part && ($2 == word || $3 == word) && NF == 9 &&
+        $6 ~ /^[0-9.e+-]+$/ && $7 <= $6 && $6 <= $8 && $9 >= 1 { found = 1 }
+      END { exit !found }' "$results/results.tsv" || {
+      echo "nothing on $word"
+      return 1
+    }
+  done
+}
+
+is_picture() { # name
+  head -n 2 "$results/$1" | grep '<svg'
+  tail -n 1 "$results/$1" | grep '</svg>'
+}
+
+# Fails where something is left of a measurement that was given this mark.
+is_gone() {
+  ! grep -lsa "MARK=$BATS_TEST_TMPDIR" /proc/[0-9]*/environ
+  same "$(find "$BATS_TEST_TMPDIR" -maxdepth 1 -name 'tmp.*')" ''
+}
+
+@test "the part cpu compares the servers, in a table, a file and a picture" {
+  run bench cpu
+  echo "$output"
+  same "$status" 0
+  has_results cpu 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et python \
+    nginx
+  is_picture cpu.svg
+  grep -E '^  04_epoll_lt +[0-9.]+ +[0-9.]+ +[0-9.]+' <<<"$output"
+}
+
+@test "the part idle measures with no idle connections and with many" {
+  run bench idle
+  echo "$output"
+  same "$status" 0
+  has_results idle 03_select 04_epoll_lt 05_epoll_et 0 500
+  is_picture idle.svg
+  grep -E '^  500 +[0-9.]+ +[0-9.]+ +[0-9.]+' <<<"$output"
+}
+
+@test "the part memory tells what an idle connection takes" {
+  run bench memory
+  echo "$output"
+  same "$status" 0
+  has_results memory 04_epoll_lt 05_epoll_et nginx '500 idle' 'each idle'
+}
+
+@test "the part calls names the system calls of a request" {
+  run bench calls
+  echo "$output"
+  same "$status" 0
+  has_results calls 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et python \
+    nginx accept4 epoll_ctl all
+  grep -E '^  sendto +1\.00' <<<"$output"
+}
+
+@test "the part latency times 06's modes and counts their segments" {
+  run bench latency
+  echo "$output"
+  same "$status" 0
+  has_results latency plain cork nodelay 'one at a time' '16 pipelined'
+  is_picture latency.svg
+  same "$(awk -F '\t' '$2 == "cork" && $3 == "16 pipelined" &&
+    $4 ~ /for 16/ { print $6 }' "$results/results.tsv")" 1
+}
+
+@test "a part replaces its own results, and no others'" {
+  printf '%s\t1\t2\t3\t4\t5\t6\t7\t8\n' '# idle' idle memory \
+    >"$results/results.tsv"
+  bench memory
+  has_results memory 04_epoll_lt
+  same "$(grep -c '^\(# \)\?idle	1	2	3	4	5' "$results/results.tsv")" 2
+  same "$(grep -c '^memory	1	' "$results/results.tsv")" 0
+}
+
+@test "stopped by SIGINT or SIGTERM, it leaves nothing running and no files" {
+  local signal
+  for signal in INT TERM; do
+    # A command in the background would ignore SIGINT.
+    MARK=$BATS_TEST_TMPDIR env --default-signal=INT \
+      "$PROJECT/tests/bench/run" --to "$results" cpu 3>&- \
+      >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" &
+    pid=$! err=$BATS_TEST_TMPDIR/err
+    echo "$pid" >>"$BATS_TEST_TMPDIR/pids"
+    wait_until grep -q 'cpu, 2 of' "$err"
+    kill -s "$signal" "$pid"
+    ends_with $((128 + $(kill -l "$signal")))
+    is_gone
+    same "$(ls "$results")" ''
+  done
+}
+
+@test "what is missing is named with its package, and the rest is measured" {
+  local bin=$BATS_TEST_TMPDIR/bin
+  mkdir "$bin"
+  find ${PATH//:/ } -maxdepth 1 -type l,f -executable \
+    -exec ln -sf -t "$bin" {} + || true
+  rm "$bin/ab" "$bin/wrk" "$bin/gnuplot" "$bin/strace"
+  PATH=$bin run bench cpu
+  echo "$output"
+  same "$status" 1
+  [[ $output == *'ab is missing'*'apt-get install apache2-utils'* ]]
+  PATH=$bin run bench calls latency
+  echo "$output"
+  same "$status" 0
+  [[ $output == *'strace is missing'*'apt-get install strace'* ]]
+  [[ $output == *'wrk is missing'*'apt-get install wrk'* ]]
+  has_results latency plain cork nodelay
+}
+
+@test "a word that is no part is refused, with the usage" {
+  run bench cpus
+  same "$status" 2
+  [[ $output == *'usage: run '*'cpu idle memory calls latency'* ]]
+}
+
+@test "the Python server to compare with gives the tutorial's response" {
+  python3 "$PROJECT/tests/bench/tutorial.py" 0 >/dev/null 3>&- &
+  pid=$!
+  echo "$pid" >>"$BATS_TEST_TMPDIR/pids"
+  wait_until python_listens
+  same "$(ask_for 'GET / HTTP/1.0\r\n\r\n')" "$(hello 04_epoll_lt)"
+}
+
+python_listens() {
+  port=$(ss -Hltnp | sed -n "s/.*127.0.0.1:\([0-9]*\) .*pid=$pid,.*/\1/p")
+  [ -n "$port" ]
+}
