@@ -194,7 +194,7 @@ $(hellos 1 | sed '$d')"
   connect
   other=$client
   requests 2000 >"$BATS_TEST_TMPDIR/requests"
-  for _ in {1..50}; do
+  for _ in {1..1000}; do
     cat "$BATS_TEST_TMPDIR/requests" >&"$other" || break
   done 3>&- 2>/dev/null &
   echo $! >>"$BATS_TEST_TMPDIR/pids"

@@ -35,13 +35,12 @@ has_results() { # part word...
 }
 
 is_picture() { # name
-  head -n 2 "$results/$1" | grep '<svg'
-  tail -n 1 "$results/$1" | grep '</svg>'
+  same "$(grep -oE '</?svg' "$results/$1")" $'<svg\n</svg'
 }
 
 # Fails where something is left of a measurement that was given this mark.
 is_gone() {
-  ! grep -lsa "MARK=$BATS_TEST_TMPDIR" /proc/[0-9]*/environ
+  same "$(grep -lsa "MARK=$BATS_TEST_TMPDIR" /proc/[0-9]*/environ)" ''
   same "$(find "$BATS_TEST_TMPDIR" -maxdepth 1 -name 'tmp.*')" ''
 }
 
@@ -117,9 +116,10 @@ is_gone() {
 }
 
 @test "what is missing is named with its package, and the rest is measured" {
-  local bin=$BATS_TEST_TMPDIR/bin
+  local bin=$BATS_TEST_TMPDIR/bin folders
   mkdir "$bin"
-  find ${PATH//:/ } -maxdepth 1 -type l,f -executable \
+  IFS=: read -r -a folders <<<"$PATH"
+  find "${folders[@]}" -maxdepth 1 -type l,f -executable \
     -exec ln -sf -t "$bin" {} + || true
   rm "$bin/ab" "$bin/wrk" "$bin/gnuplot" "$bin/strace"
   PATH=$bin run bench cpu
