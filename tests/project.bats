@@ -194,5 +194,5 @@ functions() { # name
 }
 
 @test "no line of a program or a Makefile is longer than 80 columns" {
-  same "$(grep -nE '^.{81,}' Makefile */Makefile */*.c)" ''
+  same "$(grep -nE '^.{81,}' ./Makefile ./*/Makefile ./*/*.c)" ''
 }
