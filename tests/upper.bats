@@ -197,7 +197,7 @@ please input: '
   start upper_server
   local line=$BATS_TEST_TMPDIR/line
   head -c 8000000 /dev/zero | tr '\0' a >"$line"
-  DEADLINE=30 talk <"$line" | tr -cd A | wc -c >"$line.count"
+  DEADLINE=60 talk <"$line" | tr -cd A | wc -c >"$line.count"
   same "$(cat "$line.count")" 8000000
 }
 
