@@ -1,0 +1,69 @@
+# Which system calls a request costs.
+
+# In the order of a connection's life.
+CALLS=(accept accept4 ioctl setsockopt fcntl epoll_ctl recvfrom sendto writev
+  shutdown close)
+WAITS=(select pselect6 epoll_wait epoll_pwait rt_sigprocmask)
+
+measure_calls() {
+  local servers=(02_blocking_loop 03_select 04_epoll_lt 05_epoll_et) server
+  [ -z "$python" ] || servers+=(python)
+  [ -z "$nginx" ] || servers+=(nginx)
+  while next_round "$CALL_ROUNDS" "${#servers[@]}"; do
+    for server in "${servers[@]}"; do
+      step "$server under strace, $CALL_REQUESTS requests"
+      # What it takes to start and to stop is in both, and cancels out.
+      count_calls "$server" 100 few
+      count_calls "$server" $((100 + CALL_REQUESTS)) many
+      record_calls "$server"
+    done
+  done
+}
+
+# Writes a server's calls for a number of requests to $work/FILE.
+count_calls() { # name requests file
+  rm -f "$work/$3"
+  tracer="strace -D -c -f -o $work/$3" start_server "$1"
+  ask "$1" "$2"
+  stop_server "$1"
+  wait_until grep -q ' total$' "$work/$3"
+}
+
+record_calls() { # name
+  local call number
+  awk -v requests="$CALL_REQUESTS" -v apart="${WAITS[*]} write" '
+    BEGIN {
+      split(apart, word)
+      for (i in word) is_apart[word[i]]
+    }
+    $4 ~ /^[0-9]+$/ && $NF != "total" {
+      number[$NF] += (FILENAME ~ /many$/ ? $4 : -$4) / requests
+    }
+    END {
+      for (name in number) {
+        if (number[name] >= 0.005) print number[name], name
+        all += number[name]
+        if (!(name in is_apart)) lean += number[name]
+      }
+      print all, "all"
+      print lean, "without the waits and write"
+    }' "$work/few" "$work/many" >"$work/calls"
+  while read -r number call; do
+    record "$1" "$call" 'system calls per request' calls "$number"
+  done <"$work/calls"
+}
+
+show_calls() {
+  local others
+  cat >"$work/results"
+  # What is not known here stands between the two.
+  mapfile -t others < <(cut -f 3 "$work/results" |
+    grep -vxF -e all -e 'without the waits and write' -e write \
+      -f <(printf '%s\n' "${CALLS[@]}" "${WAITS[@]}") | sort -u)
+  echo 'System calls per request, 50 clients at once (the spread is small, and in'
+  echo 'results.tsv). Some serve the wait, the last ones but for write, which is'
+  echo "the console's."
+  awk -F '\t' -v OFS='\t' '{ sub(/_.*/, "", $2); $7 = $8 = $6; print }' \
+    "$work/results" |
+    table 3 2 call '' "${CALLS[@]}" "${others[@]}" "${WAITS[@]}" write all
+}

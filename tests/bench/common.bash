@@ -1,0 +1,326 @@
+# What the parts of the benchmark share: servers, clients, and numbers.
+# Sourced by `run`, which sets $work, $bench, $client_core and $server_core.
+
+declare -A pid=() port=() worker=() # of each server that runs
+declare -A own_sockets=()           # those it has without clients
+started=()                          # every process that may have to be ended
+
+fail() { # text
+  echo "bench: $1" >&2
+  exit 1
+}
+
+# Runs a command until it succeeds. Fails when that takes 20 seconds.
+wait_until() {
+  local end=$((SECONDS + 20))
+  until "$@"; do
+    ((SECONDS < end)) || fail "gave up waiting until: $*"
+    sleep 0.02
+  done
+}
+
+alive() { # pid
+  [ -e "/proc/$1" ] && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
+}
+
+# --- Progress ----------------------------------------------------------------
+
+# Says what is done now: one line that changes, or one each in a log.
+step() { # text
+  done_steps=$((done_steps + 1))
+  local text
+  text=$(printf 'bench: %s, %d of %d: %s' "$part" "$done_steps" "$steps" "$1")
+  if [ -t 2 ]; then
+    printf '\r\033[K%s' "$text" >&2
+  else
+    echo "$text" >&2
+  fi
+}
+
+end_steps() {
+  [ ! -t 2 ] || printf '\r\033[K' >&2
+}
+
+# True while a part has rounds left to do: A B A B, so that what else the
+# machine does meets all servers alike. A round that would not end within the
+# part's time is left out, but for the first.
+next_round() { # rounds steps-in-each
+  local took=$((SECONDS - part_began))
+  if ((round == 0)); then
+    steps=$(($1 * $2)) done_steps=0
+  elif ((round < $1 && took + took / round > ${PART_SECONDS[$part]})); then
+    notes+=("$part: $round rounds of $1 were done, for it took too long")
+    return 1
+  fi
+  ((round < $1)) && round=$((round + 1))
+}
+
+# --- Servers -----------------------------------------------------------------
+
+# The kernel's table of sockets says whether one listens: the console does not
+# (it is /dev/null, the cheapest there is), and a client that only tries to
+# connect would be counted, or drive the tutorial's server mad.
+listens() { # port
+  grep -q ": 0100007F:$(printf %04X "$1") 00000000:0000 0A " /proc/net/tcp
+}
+
+port_is_free() { # port
+  ! grep -q ": [0-9A-F]*:$(printf %04X "$1") " /proc/net/tcp
+}
+
+# Starts a server, and waits until it listens: a stage, nginx, or python (the
+# tutorial's). $tracer, if set, is put before it. $console is its stdout.
+start_server() { # name [option...]
+  local name=$1 tries command
+  shift
+  for ((tries = 0; tries < 5; tries++)); do
+    # Below the range from which the kernel takes clients' ports.
+    port[$name]=$((20000 + RANDOM % 10000))
+    port_is_free "${port[$name]}" || continue
+    case $name in
+    nginx)
+      mkdir -p "$work/nginx"
+      sed "s/@PORT@/${port[$name]}/" "$bench/nginx.conf" >"$work/nginx/conf"
+      command=(nginx -p "$work/nginx/" -c "$work/nginx/conf")
+      ;;
+    # -E: no PYTHONUNBUFFERED, so that its console costs it next to nothing.
+    python) command=("$python" -E "$bench/tutorial.py" "${port[$name]}") ;;
+    *) command=("$work/${name%%--*}/${name%%--*}" "$@" "${port[$name]}") ;;
+    esac
+    # shellcheck disable=SC2086 # words
+    $on_server_core ${tracer-} "${command[@]}" </dev/null \
+      >"${console:-/dev/null}" 2>"$work/$name.stderr" &
+    pid[$name]=$! worker[$name]=$!
+    started+=("${pid[$name]}")
+    wait_until listens_or_ended "$name"
+    if alive "${pid[$name]}"; then
+      [ "$name" != nginx ] || wait_until find_worker
+      own_sockets[$name]=$(sockets "$name")
+      return
+    fi
+  done
+  cat "$work/$name.stderr" >&2
+  fail "$name does not start"
+}
+
+listens_or_ended() { # name
+  listens "${port[$1]}" || ! alive "${pid[$1]}"
+}
+
+# It is nginx's worker that serves, not the process that was started. It has
+# its title when it is ready.
+find_worker() {
+  worker[nginx]=$(pgrep -P "${pid[nginx]}" -f 'worker process')
+}
+
+stop_server() { # name
+  end_process "${pid[$1]}"
+  unset "pid[$1]"
+}
+
+# Ends a process that this one has started: politely, then not.
+end_process() { # pid
+  local tries
+  kill -TERM "$1" 2>/dev/null
+  for ((tries = 0; tries < 150; tries++)); do
+    alive "$1" || break
+    sleep 0.02
+  done
+  kill -KILL "$1" 2>/dev/null
+  wait "$1" 2>/dev/null
+}
+
+# Ends everything that is still there. For EXIT.
+clean_up() {
+  local one
+  trap '' INT TERM
+  end_steps
+  for one in "${started[@]}"; do
+    kill -TERM "$one" 2>/dev/null
+  done
+  for one in "${started[@]}"; do
+    end_process "$one"
+  done
+  rm -rf "$work"
+}
+
+# Prints the CPU time that a server has used, in clock ticks.
+ticks() { # name
+  local stat
+  stat=$(<"/proc/${worker[$1]}/stat")
+  # shellcheck disable=SC2086 # split into fields
+  set -- ${stat##*) }
+  echo $((${12} + ${13}))
+}
+
+# Prints how much of a server's memory is resident, in KB.
+resident() { # name
+  awk '/^Rss:/ { print $2 }' "/proc/${worker[$1]}/smaps_rollup"
+}
+
+sockets() { # name
+  find "/proc/${worker[$1]}/fd" -lname 'socket:*' | wc -l
+}
+
+# --- Clients -----------------------------------------------------------------
+
+# Runs a load in the background, for a signal must not wait for its end. Its
+# output goes to $work/load.
+run_load() { # command...
+  # shellcheck disable=SC2086 # words
+  timeout 60 $on_client_core "$@" >"$work/load" 2>&1 &
+  local load=$!
+  started+=("$load")
+  wait "$load" || {
+    cat "$work/load" >&2
+    fail "$1 has failed"
+  }
+}
+
+# Sends a number of requests, a connection for each, 50 at once.
+ask() { # name requests
+  run_load ab -q -n "$2" -c 50 "http://127.0.0.1:${port[$1]}/"
+  [[ $(sed -n 's/^\(Complete\|Failed\) requests: *//p' "$work/load") == \
+    "$2"$'\n0' ]] || {
+    cat "$work/load" >&2
+    fail "$1 did not answer all requests"
+  }
+}
+
+# Sends requests as ask does, and records the server's CPU time for each.
+record_cpu_time() { # name case requests
+  local before after
+  before=$(ticks "$1")
+  ask "$1" "$3"
+  after=$(ticks "$1")
+  record "$1" "$2" 'CPU time per request' microseconds \
+    "$(awk \
+    "BEGIN { print ($after - $before) * 1e6 / $ticks_per_second / $3 }")"
+}
+
+# Opens connections that say nothing. They end with the server, which the last
+# command waits for.
+hold() { # port number
+  local left=$2 fd
+  for ((; left > 0; left--)); do
+    exec {fd}<>"/dev/tcp/127.0.0.1/$1" || return
+  done
+  read -r -u "$fd"
+}
+
+# Brings a server's idle connections to a number, from the number before, and
+# waits until it has taken them, and has done with those that asked.
+hold_idle() { # name before number
+  if (($3 > $2)); then
+    hold "${port[$1]}" $(($3 - $2)) 2>/dev/null &
+    started+=($!)
+  fi
+  wait_until has_idle "$1" "$3"
+}
+
+has_idle() { # name number
+  (($(sockets "$1") - ${own_sockets[$1]} == $2))
+}
+
+# --- Numbers -----------------------------------------------------------------
+
+# Writes down what was measured in this round.
+record() { # server case quantity unit value
+  printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$part" "$@" "$round" >>"$work/raw"
+}
+
+# Adds the ratios of one quantity, each to a server's or a case's within the
+# same round: field 2 is the server, 3 the case.
+record_ratios() { # quantity field base new-quantity
+  awk -F '\t' -v OFS='\t' -v part="$part" -v quantity="$1" -v field="$2" \
+    -v base="$3" -v name="$4" '
+    function key() { return $(5 - field) FS $7 }
+    $1 != part || $4 != quantity { next }
+    $field == base { of[key()] = $6 }
+    { line[++lines] = $0 }
+    END {
+      for (i = 1; i <= lines; i++) {
+        $0 = line[i]
+        if (of[key()] > 0)
+          print $1, $2, $3, name, "ratio", $6 / of[key()], $7
+      }
+    }' "$work/raw" >"$work/ratios"
+  cat "$work/ratios" >>"$work/raw"
+}
+
+# Prints a part's results: the median over the rounds, and the spread.
+summarise() { # part
+  awk -F '\t' -v OFS='\t' -v part="$1" '
+    $1 != part { next }
+    {
+      key = $1 FS $2 FS $3 FS $4 FS $5
+      if (!(key in count)) order[++keys] = key
+      # Kept sorted: there are few.
+      for (i = ++count[key]; i > 1 && value[key, i - 1] > $6; i--)
+        value[key, i] = value[key, i - 1]
+      value[key, i] = $6 + 0
+    }
+    END {
+      for (k = 1; k <= keys; k++) {
+        key = order[k]
+        n = count[key]
+        low = value[key, int((n + 1) / 2)]
+        high = value[key, int(n / 2) + 1]
+        printf "%s\t%.4g\t%.4g\t%.4g\t%d\n", key, (low + high) / 2,
+          value[key, 1], value[key, n], n
+      }
+    }' "$work/raw"
+}
+
+# Prints results as a table: fields of the results become its rows and columns,
+# 2 the server, 3 the case, 4 the quantity. A cell is the median, with the
+# lowest and the highest behind it where they differ from it. Rows come in the
+# order of the results, but for those that are named, which come first.
+table() { # row-field column-field heading [quantity [row...]]
+  local row=$1 column=$2 heading=$3 only=${4-}
+  shift $(($# < 4 ? $# : 4))
+  awk -F '\t' -v row="$row" -v column="$column" -v heading="$heading" \
+    -v only="$only" -v first="$(printf '%s;' "$@")" '
+    BEGIN { rows = split(first, row_name, ";") - 1 }
+    BEGIN { for (r = 1; r <= rows; r++) row_seen[row_name[r]] }
+    function short(x) {
+      return sprintf(x >= 99.95 ? "%.0f" : x >= 9.995 ? "%.1f" : \
+        x >= 0.0995 || x == 0 ? "%.2f" : "%.3f", x)
+    }
+    function width_of(c, text) {
+      if (length(text) > width[c]) width[c] = length(text)
+    }
+    only != "" && $4 != only { next }
+    {
+      if (!($row in row_seen)) { row_seen[$row]; row_name[++rows] = $row }
+      if (!($column in column_seen)) {
+        column_seen[$column]
+        column_name[++columns] = $column
+      }
+      text = short($6)
+      if (short($7) != text || short($8) != text)
+        text = sprintf("%s (%s-%s)", text, short($7), short($8))
+      cell[$row, $column] = text
+      filled[$row]
+      width_of(0, $row)
+      width_of($column, text)
+    }
+    END {
+      width_of(0, heading)
+      printf "  %-*s", width[0], heading
+      for (c = 1; c <= columns; c++) {
+        width_of(column_name[c], column_name[c])
+        printf "  %*s", width[column_name[c]], column_name[c]
+      }
+      print ""
+      for (r = 1; r <= rows; r++) {
+        if (!(row_name[r] in filled)) continue
+        printf "  %-*s", width[0], row_name[r]
+        for (c = 1; c <= columns; c++) {
+          text = cell[row_name[r], column_name[c]]
+          printf "  %*s", width[column_name[c]], text == "" ? "-" : text
+        }
+        print ""
+      }
+    }'
+}

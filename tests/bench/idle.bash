@@ -1,0 +1,38 @@
+# What a request costs while other clients only hold their connections.
+
+measure_idle() {
+  local server case levels before opened left
+  while next_round "$ROUNDS" \
+    $((${#SELECT_LEVELS[@]} + 2 * ${#EPOLL_LEVELS[@]})); do
+    for server in 03_select 04_epoll_lt 05_epoll_et; do
+      levels=("${EPOLL_LEVELS[@]}")
+      [ "$server" != 03_select ] || levels=("${SELECT_LEVELS[@]}")
+      start_server "$server"
+      ask "$server" 500
+      before=0 opened=$SECONDS
+      for case in "${levels[@]}"; do
+        step "$server, $case idle connections"
+        hold_idle "$server" "$before" "$case"
+        record_cpu_time "$server" "$case" "$REQUESTS"
+        # As shipped, a stage closes them after 30 seconds.
+        left=$(($(sockets "$server") - ${own_sockets[$server]}))
+        ((left >= case)) || notes+=("idle: of $case connections, $server had\
+ only $left left at the end of a load, after $((SECONDS - opened)) s")
+        before=$case
+      done
+      stop_server "$server"
+    done
+  done
+  record_ratios 'CPU time per request' 3 0 'CPU time against none idle'
+}
+
+show_idle() {
+  local levels
+  mapfile -t levels < <(printf '%s\n' "${SELECT_LEVELS[@]}" \
+    "${EPOLL_LEVELS[@]}" | sort -nu)
+  cat >"$work/idle"
+  echo 'CPU time per request, in microseconds, while connections are idle.'
+  table 3 2 idle 'CPU time per request' "${levels[@]}" <"$work/idle"
+  echo 'The same as a ratio to the time with none.'
+  table 3 2 idle 'CPU time against none idle' "${levels[@]}" <"$work/idle"
+}

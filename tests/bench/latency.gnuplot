@@ -1,0 +1,34 @@
+# Time per request on a connection that stays open, by mode: reads results.tsv,
+# writes latency.svg.
+set terminal svg size 960,540 font 'sans-serif,20' noenhanced \
+  background 'white'
+set output 'latency.svg'
+
+set ylabel 'milliseconds per request'
+set yrange [0:*]
+set xrange [-0.6:2.6]
+set offsets 0, 0, graph 0.12, 0
+set style fill solid 0.35 border lt -1
+set boxwidth 0.6
+set border 3
+set xtics nomirror scale 0
+set ytics nomirror out
+unset key
+
+# The bar is the median; the whisker reaches from the lowest to the highest.
+results(case) = "< awk -F '\t' -v OFS='\t' '$1 == \"latency\" && " \
+  . "$4 == \"time per request\" && $3 == \"" . case . "\" { " \
+  . "print $2, $6, $7, $8 }' results.tsv"
+set datafile separator '\t'
+
+set multiplot layout 1,2 \
+  title 'When TCP sends what 06_tcp_options wrote (each panel its own scale)'
+do for [case in '"one at a time" "16 pipelined"'] {
+  set title 'requests '.case
+  plot results(case) using 0:2:xtic(1) with boxes lc rgb 'black', \
+    '' using 0:3:(0):($4-$3) with vectors heads size screen 0.008,90 lw 2 \
+      lc rgb 'black', \
+    '' using 0:4:(sprintf('%.2g', $2)) with labels offset 0,0.8
+  unset ylabel
+}
+unset multiplot

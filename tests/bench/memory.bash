@@ -1,0 +1,38 @@
+# What an idle connection costs a server, in resident memory.
+
+measure_memory() {
+  local servers=(04_epoll_lt 05_epoll_et) server none held before
+  [ -z "$nginx" ] || servers+=(nginx)
+  while next_round "$MEMORY_ROUNDS" "${#servers[@]}"; do
+    for server in "${servers[@]}"; do
+      step "$server, $IDLE idle connections"
+      start_server "$server"
+      none=$(resident "$server")
+      hold_idle "$server" 0 "$IDLE"
+      held=$(resident "$server")
+      before=$(ticks "$server")
+      sleep 1 # a second of nothing, which should cost nothing
+      record "$server" 'none idle' 'resident memory' MB "$(in_mb "$none")"
+      record "$server" "$IDLE idle" 'resident memory' MB "$(in_mb "$held")"
+      record "$server" 'each idle' 'resident memory' bytes \
+        $(((held - none) * 1024 / IDLE))
+      record "$server" "$IDLE idle" 'CPU time' 'ms a second' \
+        $((($(ticks "$server") - before) * 1000 / ticks_per_second))
+      stop_server "$server"
+    done
+  done
+}
+
+in_mb() { # kilobytes
+  awk "BEGIN { print $1 / 1024 }"
+}
+
+show_memory() {
+  echo "Resident memory in MB, with no connection and with $IDLE that are idle"
+  echo '(the kernel has more for each socket, alike for all), the bytes for'
+  echo 'each, and the CPU time, in ms a second, that they cost while idle.'
+  awk -F '\t' -v OFS='\t' '
+    { sub(/ idle/, "", $3) }
+    $4 == "CPU time" { $3 = "CPU ms" }
+    { print }' | table 2 3 server
+}
