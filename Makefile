@@ -11,14 +11,18 @@ BEFORE_04_epoll_lt := 03_select
 BEFORE_05_epoll_et := 04_epoll_lt
 BEFORE_06_tcp_options := 05_epoll_et
 
+# What `make bench` measures, a part each.
+PARTS := cpu idle memory calls latency
+
 # What strace shows of a stage: the calls that its lesson is about.
 CALLS := %network,close,fcntl,pselect6,epoll_create1,epoll_ctl,epoll_pwait
 ARGS :=
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: all help test test-sanitized lint clean $(STAGES) $(STAGES:%=test-%) \
-	test-upper test-project $(LATER:%=diff-%) $(STAGES:%=trace-%)
+.PHONY: all help test test-all test-long test-sanitized lint bench clean \
+	$(STAGES) $(STAGES:%=test-%) test-upper test-project \
+	$(LATER:%=diff-%) $(STAGES:%=trace-%) $(PARTS:%=bench-%)
 
 all: $(STAGES)
 
@@ -31,13 +35,17 @@ help:
 	line all 'build all six stages (so does make alone)'; \
 	for s in $(STAGES); do line $$s 'build this stage'; done; \
 	line help 'show this list'; \
-	line test 'run all tests'; \
+	line test 'run the tests'; \
+	line test-all 'run the tests, and those that take minutes'; \
+	line test-long 'run only those that take minutes'; \
 	for s in $(STAGES); do line test-$$s 'test this stage'; done; \
 	line test-upper 'test the upper-casing conversation'; \
 	line test-project 'test what is not a stage'; \
 	line test-sanitized 'test the programs built with ASan and UBSan'; \
 	for s in $(LATER); do line diff-$$s 'show what it changes'; done; \
 	for s in $(STAGES); do line trace-$$s 'run it under strace'; done; \
+	line bench 'measure and draw what each way of waiting costs'; \
+	for p in $(PARTS); do line bench-$$p 'measure that part alone'; done; \
 	line lint 'look for faults without running anything'; \
 	line clean 'remove what was built'
 
@@ -52,6 +60,12 @@ $(STAGES:%=test-%): test-%: %
 test-upper: 04_epoll_lt
 	@tests/need test
 	@tests/run upper
+
+test-all: test test-long
+
+test-long: test-sanitized
+	@tests/need long
+	@tests/run bench
 
 test-sanitized:
 	@tests/need test
@@ -69,6 +83,12 @@ $(STAGES:%=trace-%): trace-%: %
 	@tests/need trace
 	@strace -e trace=$(CALLS) -o '|trap "" INT; sed -un "/^socket(/,\$$p"' \
 	    ./$*/$* $(ARGS)
+
+bench:
+	@tests/bench/run
+
+$(PARTS:%=bench-%): bench-%:
+	@tests/bench/run $*
 
 lint:
 	@tests/need lint

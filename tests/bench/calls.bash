@@ -60,9 +60,8 @@ show_calls() {
   mapfile -t others < <(cut -f 3 "$work/results" |
     grep -vxF -e all -e 'without the waits and write' -e write \
       -f <(printf '%s\n' "${CALLS[@]}" "${WAITS[@]}") | sort -u)
-  echo 'System calls per request, 50 clients at once (the spread is small, and in'
-  echo 'results.tsv). Some serve the wait, the last ones but for write, which is'
-  echo "the console's."
+  echo 'System calls per request, 50 clients at once; the small spread is in'
+  echo 'results.tsv. The last ones serve the wait, and write the console.'
   awk -F '\t' -v OFS='\t' '{ sub(/_.*/, "", $2); $7 = $8 = $6; print }' \
     "$work/results" |
     table 3 2 call '' "${CALLS[@]}" "${others[@]}" "${WAITS[@]}" write all

@@ -99,7 +99,7 @@ record_latency_ratios() {
 show_latency() {
   local case quantity
   cat >"$work/results"
-  echo '06_tcp_options, one connection that stays open: milliseconds per request,'
+  echo '06_tcp_options, one connection that stays open: milliseconds a request,'
   echo 'how many times as fast as plain, data segments per response and for 16.'
   for case in 'one at a time' '16 pipelined'; do
     for quantity in 'time per' faster 'per response' '16 responses'; do
