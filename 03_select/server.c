@@ -433,12 +433,12 @@ static int wait_for_sockets(int listener, fd_set *readable, fd_set *writable)
      * `stopping`, and only the wait itself lets them in. */
     sigset_t all, before;
     sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, &before);
+    check(sigprocmask(SIG_BLOCK, &all, &before), "sigprocmask");
     int ready = 0;
     if (!stopping)
         ready = pselect(FD_SETSIZE, readable, writable, NULL,
                         limit_ms < 0 ? NULL : &limit, &before);
-    sigprocmask(SIG_SETMASK, &before, NULL);
+    check(sigprocmask(SIG_SETMASK, &before, NULL), "sigprocmask");
 
     if (ready == -1 && errno == ENOMEM)
         sleep(1);

@@ -415,11 +415,11 @@ static int wait_for_events(int listener, struct epoll_event *events)
      * `stopping`, and only the wait itself lets them in. */
     sigset_t all, before;
     sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, &before);
+    check(sigprocmask(SIG_BLOCK, &all, &before), "sigprocmask");
     int count = 0;
     if (!stopping)
         count = epoll_pwait(epoll, events, MAX_EVENTS, limit_ms, &before);
-    sigprocmask(SIG_SETMASK, &before, NULL);
+    check(sigprocmask(SIG_SETMASK, &before, NULL), "sigprocmask");
 
     if (count == -1 && errno != EINTR)
         check(-1, "epoll_pwait");
