@@ -1,0 +1,102 @@
+/* Preloaded into a server: makes calls of libc fail that strace cannot make
+ * fail. clock_gettime() and the allocations are not system calls, and close()
+ * has to close the descriptor even where it fails, as Linux does.
+ *
+ * $FAULT_CALL names the call, $FAULT_ERRNO the error; $FAULT_FIRST and
+ * $FAULT_SECOND say which of the calls fail. Each adds a line to the file
+ * $FAULT_LOG, as strace would.
+ */
+#define _GNU_SOURCE
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *call, *log_path;
+static int reason;
+static long first, second, calls;
+
+__attribute__((constructor)) static void read_environment(void)
+{
+    const char *name = getenv("FAULT_ERRNO");
+    const char *first_word = getenv("FAULT_FIRST");
+    const char *second_word = getenv("FAULT_SECOND");
+    log_path = getenv("FAULT_LOG");
+    if (name == NULL || first_word == NULL || second_word == NULL ||
+        log_path == NULL)
+        return;
+    call = getenv("FAULT_CALL");
+    first = strtol(first_word, NULL, 10);
+    second = strtol(second_word, NULL, 10);
+    for (int i = 1; i < 134; i++)
+        if (strerrorname_np(i) != NULL && strcmp(strerrorname_np(i), name) == 0)
+            reason = i;
+}
+
+/* Counts a call. Tells whether it is to fail, and then sets errno. */
+static bool fails(const char *name)
+{
+    if (call == NULL || strcmp(call, name) != 0 ||
+        (++calls != first && calls != second))
+        return false;
+    char line[128];
+    int length = snprintf(line, sizeof line, "%s() = -1 %s (%s) (INJECTED)\n",
+                          name, strerrorname_np(reason), strerror(reason));
+    int log = open(log_path, O_WRONLY | O_APPEND | O_CREAT, 0600);
+    if (log == -1 || write(log, line, (size_t)length) == -1)
+        abort();
+    syscall(SYS_close, log);
+    errno = reason;
+    return true;
+}
+
+/* Finds the function that this library hides. */
+static void find_hidden(void *function, const char *name)
+{
+    void *symbol = dlsym(RTLD_NEXT, name);
+    memcpy(function, &symbol, sizeof symbol);
+}
+
+/* NOLINTBEGIN(readability-inconsistent-declaration-parameter-name) */
+
+int close(int fd)
+{
+    long result = syscall(SYS_close, fd);
+    return fails("close") ? -1 : (int)result;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    if (fails("clock_gettime"))
+        return -1;
+    return (int)syscall(SYS_clock_gettime, clock, now);
+}
+
+void *calloc(size_t number, size_t size)
+{
+    static void *(*hidden)(size_t, size_t);
+    if (fails("calloc"))
+        return NULL;
+    if (hidden == NULL)
+        find_hidden(&hidden, "calloc");
+    return hidden(number, size);
+}
+
+void *realloc(void *old, size_t size)
+{
+    static void *(*hidden)(void *, size_t);
+    if (fails("realloc"))
+        return NULL;
+    if (hidden == NULL)
+        find_hidden(&hidden, "realloc");
+    return hidden(old, size);
+}
+
+/* NOLINTEND(readability-inconsistent-declaration-parameter-name) */

@@ -1,0 +1,392 @@
+#!/usr/bin/env bats
+# Makes each call that a server makes fail, in each way that it can: the cases
+# are in faults.table. The stage is named by $STAGE; `upper` is the upper-case
+# server.
+
+load common
+
+NAME=$STAGE
+[ "$STAGE" = upper ] && NAME=upper_server
+
+CLIENTS=6  # in each case, one after another
+AT_ONCE=12 # cases that run at the same time
+
+setup_file() {
+  local BATS_TEST_TMPDIR=$BATS_FILE_TMPDIR option
+  gcc -shared -fPIC -o "$BATS_FILE_TMPDIR/fault.so" \
+    "$BATS_TEST_DIRNAME/fault.c"
+  printf 'GET / HTTP/1.0\r\n\r\n' >"$BATS_FILE_TMPDIR/get"
+  printf 'GET / HTTP/1.1\r\n\r\n' >"$BATS_FILE_TMPDIR/keep"
+  printf 'POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n' |
+    tee "$BATS_FILE_TMPDIR/nudge" >"$BATS_FILE_TMPDIR/post"
+  [ "$NAME" = upper_server ] && printf 'hello' >"$BATS_FILE_TMPDIR/get"
+  for option in $(rows | awk '{ print $1 }' | sort -u); do
+    count_first_calls "$option"
+  done
+}
+
+# --- The table -------------------------------------------------------------
+
+# Prints the table's rows for this program, with its option, or a colon, in
+# place of the pattern.
+rows() {
+  local pattern rest
+  sed -e ':more' -e '/\\$/ { N; s/\\\n */ /; b more' -e '}' \
+    -e '/^#/d' -e '/^$/d' "$BATS_TEST_DIRNAME/faults.table" |
+    while read -r pattern rest; do
+      [[ $pattern == *:* ]] || pattern+=::
+      # shellcheck disable=SC2053 # a pattern
+      [[ $NAME == ${pattern%%:*} ]] && echo "${pattern#*:} $rest"
+    done
+}
+
+# Prints a line for each case: option, call, occurrences, client, outcome and
+# error. The occurrences are those from the program's start.
+cases() { # when outcome
+  local option call when client outcome errors error before first
+  rows | while read -r option call when client outcome errors; do
+    # shellcheck disable=SC2053 # a pattern
+    [[ ${when/[0-9]*/later} == "$1" && $outcome == $2 ]] || continue
+    before=0 first=0
+    [[ $call == libc:* ]] ||
+      read -r before first < <(first_calls "$option" "$call")
+    if [ "$when" = start ]; then
+      for ((when = 1; when <= first; when++)); do
+        for error in $errors; do
+          echo "$option $call $((before + when)) $client $outcome $error"
+        done
+      done
+    else
+      before=$((before + first))
+      if [[ $when == *,* ]]; then
+        when=$((before + ${when%,*})),$((before + ${when#*,}))
+      else
+        when=$((before + when))
+      fi
+      for error in $errors; do
+        echo "$option $call $when $client $outcome $error"
+      done
+    fi
+  done
+}
+
+# Counts how often the program makes each call before its main() begins, and
+# from there until it listens.
+count_first_calls() { # option
+  local log=$BATS_FILE_TMPDIR/strace$1
+  RUN="strace -D -o $log" start_with "$1"
+  kill -TERM "$pid"
+  ends_with 0
+  wait_until grep -q 'exited with 0' "$log"
+  awk '/^rt_sigaction\(SIGPIPE/ { main = 1 }
+    /^[a-z]/ && !listens {
+      name = $0
+      sub(/\(.*/, "", name)
+      calls[name] = 1
+      if (main) first[name]++
+      else before[name]++
+    }
+    /^write\(1, "listening/ { listens = 1 }
+    END { for (name in calls) print name, before[name] + 0, first[name] + 0 }
+  ' "$log" >"$BATS_FILE_TMPDIR/first$1"
+}
+
+# Starts the program with an option, or none.
+start_with() { # option-or-colon
+  local options=("$1")
+  [ "$1" = : ] && options=()
+  start "$NAME" "${options[@]}"
+}
+
+first_calls() { # option call
+  awk -v call="$2" '$1 == call { print $2, $3; found = 1 }
+    END { if (!found) print 0, 0 }' "$BATS_FILE_TMPDIR/first$1"
+}
+
+# --- Clients: each fails where it is not answered -------------------------
+
+send() { # file
+  response=
+  connect && cat "$BATS_FILE_TMPDIR/$1" >&"$client"
+}
+
+get() {
+  if [ "$NAME" = upper_server ]; then
+    { send get && IFS= read -r -N 5 -t "$DEADLINE" -u "$client" response; } ||
+      true
+    disconnect "$client"
+    [ "$response" = HELLO ]
+    return
+  fi
+  { send get && IFS= read -r -d '' -t "$DEADLINE" -u "$client" response; } ||
+    true # this read ends with the connection
+  disconnect "$client"
+  [[ $response == *'Hello, world!' ]]
+}
+
+# Goes on sending when it has its response.
+post() {
+  { send post && IFS= read -r -d '' -t "$DEADLINE" -u "$client" response; } ||
+    true
+  printf 'xx' >&"$client"
+  disconnect "$client"
+  [[ $response == *'Hello, world!' ]]
+}
+
+# Keeps the connection until it has its response.
+keep() {
+  { send keep && IFS= read -r -N 114 -t "$DEADLINE" -u "$client" response; } ||
+    true
+  disconnect "$client"
+  [[ $response == *'Hello, world!' ]]
+}
+
+# While it is not answered, it sends more, and somebody else connects.
+nudge() {
+  local piece end=$((SECONDS + DEADLINE)) first
+  send nudge
+  first=$client response=
+  while true; do
+    ((SECONDS < end)) || return 1
+    IFS= read -r -d '' -t 0.1 -u "$first" piece || true
+    response+=$piece
+    [[ $response != *'Hello, world!' ]] || break
+    printf 'x' >&"$first"
+    connect && disconnect "$client"
+  done
+  wait_until sleeps # or it would take what is the last edge for the lie
+  disconnect "$first"
+}
+
+sleeps() {
+  grep -q '^State:.S' "/proc/$pid/status"
+}
+
+# --- Cases -----------------------------------------------------------------
+
+# Sets $RUN to what makes a program's call fail, and writes of it to $log.
+make_fail() { # call occurrences error
+  local first=${2%,*} second=${2#*,}
+  log=$BATS_TEST_TMPDIR/log
+  : >"$log"
+  if [[ $1 == libc:* ]]; then
+    RUN="env LD_PRELOAD=$BATS_FILE_TMPDIR/fault.so FAULT_LOG=$log
+      FAULT_CALL=${1#libc:} FAULT_ERRNO=$3
+      FAULT_FIRST=$first FAULT_SECOND=$second"
+    # The sanitizers' own library would have to be the first.
+    export PROGRAMS=$PROJECT
+    return
+  fi
+  ((first == second)) || first+=..$second+$((second - first))
+  RUN="strace -D -o $log -e trace=$1,pselect6,epoll_pwait
+    -e inject=$1:error=$3:when=$first"
+}
+
+# Prints what the program says of the failure.
+complaint() { # call
+  local call=${1#libc:} reason
+  case $call in
+  recvfrom) call=recv ;;
+  sendto) call=send ;;
+  accept4) call=accept ;;
+  pselect6) call=pselect ;;
+  rt_sig*) call=${call#rt_} ;;
+  lseek) call='write' ;; # both are dprintf's
+  esac
+  # signal() is made of the same system call as sigaction().
+  grep -q '^rt_sigaction(SIGPIPE.*INJECTED' "$log" && call=signal
+  reason=$(sed -n 's/.* E[A-Z0-9]* (\(.*\)) (INJECTED)$/\1/p' "$log" | head -n 1)
+  echo "$NAME: $call: $reason"
+}
+
+# Fails unless the program ends at its start in the way that it should.
+ends_at_start() { # option call
+  local code=0
+  err=$BATS_TEST_TMPDIR/err
+  # shellcheck disable=SC2086 # words
+  timeout "$DEADLINE" ${RUN/ -D/} "$(program "$NAME")" ${1#:} 0 \
+    >/dev/null 2>"$err" </dev/null || code=$?
+  same "$(cat "$err")" "$(complaint "$2")"
+  same "$code" 1
+}
+
+# Fails unless the program ends in the way that it should when it has clients.
+ends_later() { # option call client
+  start_with "$1" || ! alive # it may end at once
+  local i
+  for ((i = 0; i < CLIENTS; i++)); do
+    "$3" || ! alive || continue
+  done 2>/dev/null
+  ends_with 1
+  wait_until grep -q INJECTED "$log"
+  same "$(cat "$err")" "$(complaint "$2")"
+}
+
+# Fails unless the server goes on as it should, and is then as it was before.
+goes_on() { # option call occurrences client outcome
+  local i before lost=0 injected=1
+  start_with "$1"
+  before=$(open_descriptors)
+  for ((i = 0; i < CLIENTS; i++)); do
+    "$4" || lost=$((lost + 1))
+  done 2>/dev/null
+  echo "lost: $lost of $CLIENTS clients"
+  [[ $5 == *:* ]] || lost=nothing:$lost
+  same "${lost#nothing:}" "$([[ $5 == *:* ]] && echo "${5#*:}" || echo 0)"
+  if [ "$NAME" = upper_server ]; then
+    same "$(printf hello | ask)" HELLO
+  else
+    answers
+  fi
+  wait_until has_open_descriptors "$before"
+  is_idle
+  kill -TERM "$pid"
+  ends_with 0
+  [[ $2 == libc:* ]] || wait_until grep -q 'exited with 0' "$log"
+  [[ $3 == *,* ]] && injected=2
+  same "$(grep -c INJECTED "$log")" "$injected"
+  # A server that spins makes thousands of calls.
+  (($(wc -l <"$log") < 200))
+  local shown=$((CLIENTS + 1))
+  [ "$5" = mute ] && shown=$((shown - injected))
+  [[ $NAME == upper_server || $5 == loses:* || $5 == pauses:[1-9] ]] ||
+    same "$(grep -cE '^(GET|POST) ' "$out")" "$shown"
+  if [[ $5 == pauses:* ]]; then
+    [ "$(cat "$err")" = "$(complaint accept)" ] ||
+      same "$(cat "$err")" "$(complaint "$2")"
+  else
+    same "$(cat "$err")" ''
+  fi
+}
+
+open_descriptors() {
+  local all=("/proc/$pid/fd/"*)
+  echo "${#all[@]}"
+}
+
+has_open_descriptors() { # number
+  local all=("/proc/$pid/fd/"*)
+  [ "${#all[@]}" -eq "$1" ]
+}
+
+# Fails where the server does anything in a quarter of a second.
+is_idle() {
+  local before after ticks
+  ticks=$(ticks)
+  before=$(switches)
+  sleep 0.25
+  after=$(switches)
+  echo "switches: from $before to $after, ticks: from $ticks to $(ticks)"
+  ((after - before <= 10 && $(ticks) - ticks <= 1))
+}
+
+# Prints how often the server has gone to sleep.
+switches() {
+  awk '/^voluntary_ctxt/ { print $2 }' "/proc/$pid/status"
+}
+
+try_case() { # option call occurrences client outcome error
+  make_fail "$2" "$3" "$6"
+  if [ "$4" = - ]; then
+    ends_at_start "$1" "$2"
+  elif [ "$5" = ends ]; then
+    ends_later "$1" "$2" "$4"
+  else
+    goes_on "$1" "$2" "$3" "$4" "$5"
+  fi
+}
+
+# Tries the cases that it reads, several at once. Fails where one has failed.
+try_cases() {
+  local words running=0 number=0 tried=0 survived=0
+  while read -r -a words; do
+    number=$((number + 1))
+    if ((running == AT_ONCE)); then
+      wait -n || true
+      running=$((running - 1))
+    fi
+    try_in_background "$BATS_TEST_TMPDIR/$number" "${words[@]}"
+    running=$((running + 1))
+  done
+  wait
+  for ((; number > 0; number--)); do
+    read -r -a words <"$BATS_TEST_TMPDIR/$number/case"
+    local times=1
+    [[ ${words[2]} == *,* ]] && times=2
+    tried=$((tried + times))
+    if [ -e "$BATS_TEST_TMPDIR/$number/survived" ]; then
+      survived=$((survived + times))
+    else
+      echo "--- ${words[*]}"
+      cat "$BATS_TEST_TMPDIR/$number/said"
+    fi
+  done
+  echo "$tried $survived" >>"$BATS_FILE_TMPDIR/tally"
+  ((survived == tried))
+}
+
+try_in_background() { # folder word...
+  mkdir "$1"
+  echo "${@:2}" >"$1/case"
+  (
+    set +T
+    trap - DEBUG ERR
+    trap '' PIPE
+    pid=
+    trap 'if [ -n "$pid" ] && alive; then kill -KILL "$pid"; fi' EXIT
+    BATS_TEST_TMPDIR=$1
+    try_case "${@:2}"
+    : >"$1/survived"
+  ) >"$1/said" 2>&1 </dev/null 3>&- &
+}
+
+@test "$NAME: a call that fails at the start is a line and exit code 1" {
+  cases start ends | try_cases
+}
+
+@test "$NAME: what is not worth a word at the start changes nothing" {
+  cases start nothing | try_cases
+}
+
+@test "$NAME: EINTR, EAGAIN and what concerns nobody change nothing" {
+  cases later nothing | try_cases
+}
+
+@test "$NAME: a client's socket that fails ends that client and no other" {
+  cases later 'loses:*' | try_cases
+}
+
+@test "$NAME: when something has run out it pauses, and then goes on" {
+  cases later 'pauses:*' | try_cases
+}
+
+@test "$NAME: a console that fails costs the text and nothing else" {
+  cases later mute | try_cases
+}
+
+@test "$NAME: a failure that shows it to be broken is a line and exit code 1" {
+  cases later ends | try_cases
+}
+
+@test "$NAME: every call that it makes is in the table" {
+  local log=$BATS_TEST_TMPDIR/all option
+  for option in $(rows | awk '{ print $1 }' | sort -u); do
+    RUN="strace -D -o $log$option" start_with "$option"
+    get
+    [ "$NAME" = upper_server ] || post
+    kill -TERM "$pid"
+    ends_with 0
+    wait_until grep -q 'exited with 0' "$log$option"
+  done
+  same "$(sed -s '1,/^rt_sigaction(SIGPIPE/d; /^[^a-z]/d; s/(.*//' "$log"* |
+    sort -u | comm -23 - <(rows | awk '{ sub("libc:", "", $2); print $2 }' | sort -u))" \
+    ''
+}
+
+@test "$NAME: (the number of cases, and those that are left out)" {
+  awk -v name="$NAME" '{ tried += $1; survived += $2 } END {
+    print "# " name ": " tried " cases of (call, errno, occurrence) tried, " \
+      survived " survived" }' "$BATS_FILE_TMPDIR/tally" >&3
+  rows | sed -nE "s/^[^ ]+ ([^ ]+) .* left-out (.*)/# $NAME: left out: \1, \2/p" \
+    >&3
+}

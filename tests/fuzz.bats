@@ -1,0 +1,93 @@
+#!/usr/bin/env bats
+# Throws mutated requests, cut at random, at a stage built with ASan and UBSan,
+# for $FUZZ_SECONDS. The stage is named by $STAGE; `upper` is the upper-case
+# server. $FUZZ_SEED repeats a run, but for what the clock has a say in.
+
+load common
+
+NAME=$STAGE
+[ "$STAGE" = upper ] && NAME=upper_server
+
+setup() {
+  local folder=$BATS_TEST_TMPDIR/requests many
+  mkdir "$folder"
+  gcc -o "$BATS_TEST_TMPDIR/reset" "$BATS_TEST_DIRNAME/reset.c"
+  many=$(printf 'GET / HTTP/1.1\r\nHost: a\r\n\r\n.%.0s' {1..50})
+  printf 'GET / HTTP/1.0\r\nHost: a\r\nA: b\r\n\r\n' >"$folder/1"
+  printf 'HEAD / HTTP/1.1\r\nConnection: a, close\r\n\r\n' >"$folder/2"
+  printf 'POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello' >"$folder/3"
+  printf 'GET / HTTP/1.1\nTransfer-Encoding: chunked\n\n0\n\n' >"$folder/4"
+  printf 'GET / HTTP/1.1\r\nContent-Length: 00\r\nA:\tb\r\n\r\n' >"$folder/5"
+  printf 'GET /%08000d HTTP/1.1\r\nA: b\r\n\r\n' 1 >"$folder/6"
+  printf 'GET /%08200d HTTP/1.1\r\nA: b\r\n\r\n' 1 >"$folder/7"
+  printf '%s' "${many//./}" >"$folder/8"
+}
+
+# Sends a file in up to three pieces, and ends the connection in some way.
+throw() { # file
+  local size
+  size=$(stat -c %s "$1")
+  case $((RANDOM % 4)) in
+  0)
+    timeout 0.1 "$BATS_TEST_TMPDIR/reset" "$port" $((RANDOM % 120)) 1 <"$1" ||
+      true
+    return
+    ;;
+  1)
+    timeout 0.2 nc -N 127.0.0.1 "$port" <"$1" >/dev/null || true
+    return
+    ;;
+  esac
+  connect
+  {
+    head -c $((RANDOM % size))
+    head -c $((RANDOM % size))
+    ((RANDOM % 3)) && cat
+  } <"$1" >&"$client" || true
+  if ((RANDOM % 2)); then
+    IFS= read -r -d '' -t 0.02 -u "$client" _ || true
+  fi
+  disconnect "$client"
+}
+
+# Prints the folder of the programs, built with the sanitizers.
+build_sanitized() {
+  local flags='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
+  if [ "$NAME" = upper_server ]; then
+    dirname "$(build 04_epoll_lt CFLAGS="$flags")"
+  else
+    dirname "$(build "$NAME" CFLAGS="$flags")"
+  fi
+}
+
+@test "$NAME: mutated requests, cut at random, find no fault in it" {
+  local seed=${FUZZ_SEED-$RANDOM} end number=0 before folder
+  echo "# $NAME: FUZZ_SEED=$seed" >&3
+  folder=$(build_sanitized)
+  start_program "$folder/$NAME" 0
+  before=$(descriptors)
+  RANDOM=$seed
+  end=$((SECONDS + ${FUZZ_SECONDS-40}))
+  set +T # bats watches each command, which takes its time
+  trap - DEBUG
+  trap '' PIPE
+  while ((SECONDS < end)) && alive; do
+    number=$((number + 1))
+    zzuf -s $((seed * 100000 + number)) -r "0.000$((RANDOM % 10)):0.05" \
+      <"$BATS_TEST_TMPDIR/requests/$((RANDOM % 8 + 1))" \
+      >"$BATS_TEST_TMPDIR/mutant"
+    throw "$BATS_TEST_TMPDIR/mutant" 2>/dev/null 3>&-
+  done
+  echo "# $NAME: $number streams" >&3
+  cat "$err"
+  if [ "$NAME" = upper_server ]; then
+    same "$(printf hello | ask)" HELLO
+  else
+    answers
+  fi
+  wait_until has_descriptors "$before"
+  same "$(LC_ALL=C tr -d '\t\n -~' <"$out" | wc -c)" 0
+  kill -TERM "$pid"
+  ends_with 0 # the sanitizers would make it another one
+  same "$(cat "$err")" ''
+}

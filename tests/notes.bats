@@ -1,0 +1,240 @@
+#!/usr/bin/env bats
+# That NOTES.md and README.md are true: what they say to type is typed, and what
+# they show is compared. tests/notes/play does it, a section at a time.
+
+load common
+
+NOTES=$PROJECT/NOTES.md
+TOOLS=$PROJECT/tests/notes
+
+# Plays all sections, some at once, for they mostly wait: an exercise with its
+# solution, and without. Leaves $BATS_FILE_TMPDIR/LINE.{log,code}.
+setup_file() {
+  export REQUESTS=500 TMPDIR=$BATS_FILE_TMPDIR
+  make -s -C "$PROJECT" >/dev/null
+  local line
+  for line in $("$TOOLS/play" --list "$NOTES"); do
+    while (($(jobs -r | wc -l) >= 5)); do
+      sleep 0.05
+    done
+    play "$line" 3>&- &
+  done
+  wait
+  # What did not pass may not have had its time: once more, alone.
+  for line in $("$TOOLS/play" --list "$NOTES"); do
+    [ "$(cat "$BATS_FILE_TMPDIR/$line.code")" = 0 ] || play "$line"
+  done
+}
+
+play() { # line
+  local code=0 log=$BATS_FILE_TMPDIR/$1
+  "$TOOLS/play" "$NOTES" "$1" "$(solution "$1")" >"$log.log" 2>&1 || code=$?
+  echo "$code" >"$log.code"
+  if [ -n "$(solution "$1")" ] && [ ! -e "$log.unsolved" ]; then
+    code=0
+    DEADLINE=2 "$TOOLS/play" "$NOTES" "$1" >"$log.unsolved.log" 2>&1 || code=$?
+    echo "$code" >"$log.unsolved"
+  fi
+}
+
+# Prints where the solution is of the exercise whose heading is in that line.
+solution() { # line
+  sed -nE "$1s,^#### ([0-9]\.[0-9]) .*,$TOOLS/\1.patch,p" "$NOTES"
+}
+
+# Prints the lines of the headings, with something to type, under a heading.
+sections_of() { # beginning-of-heading
+  local line chapter=''
+  while IFS=: read -r line heading; do
+    case $heading in
+    '## '*) chapter=$heading ;;
+    esac
+    [[ $chapter == "## $1"* ]] && [ -e "$BATS_FILE_TMPDIR/$line.code" ] &&
+      echo "$line"
+  done < <(grep -n '^##' "$NOTES")
+  return 0
+}
+
+# Fails unless all sections under a heading have passed.
+passes() { # beginning-of-heading
+  local line lines
+  lines=$(sections_of "$1")
+  [ -n "$lines" ]
+  for line in $lines; do
+    sed -n "${line}p" "$NOTES"
+    cat "$BATS_FILE_TMPDIR/$line.log"
+    same "$(cat "$BATS_FILE_TMPDIR/$line.code")" 0
+  done
+}
+
+@test "before the first stage, what NOTES.md shows is what is printed" {
+  passes 'How to read'
+  passes 'Before'
+}
+
+@test "chapter 1: what NOTES.md shows is what is printed" {
+  passes 1.
+}
+
+@test "chapter 2: what NOTES.md shows is what is printed" {
+  passes 2.
+}
+
+@test "chapter 3: what NOTES.md shows is what is printed" {
+  passes 3.
+}
+
+@test "chapter 4: what NOTES.md shows is what is printed" {
+  passes 4.
+}
+
+@test "chapter 5: what NOTES.md shows is what is printed" {
+  passes 5.
+}
+
+@test "chapter 6: what NOTES.md shows is what is printed" {
+  passes 6.
+}
+
+@test "the reference: what NOTES.md shows is what is printed" {
+  passes Reference
+}
+
+@test "an exercise's check passes with its solution alone" {
+  local line count=0
+  for line in $("$TOOLS/play" --list "$NOTES"); do
+    [ -n "$(solution "$line")" ] || continue
+    count=$((count + 1))
+    sed -n "${line}p" "$NOTES"
+    [ "$(cat "$BATS_FILE_TMPDIR/$line.code")" -eq 0 ]
+    # 1: it prints something else. Other numbers would be trouble with playing.
+    same "$(cat "$BATS_FILE_TMPDIR/$line.unsolved")" 1
+    grep '^line ' "$BATS_FILE_TMPDIR/$line.unsolved.log"
+  done
+  same "$count" "$(grep -c '^#### ' "$NOTES")"
+  same "$count" "$(find "$TOOLS" -name '*.patch' | wc -l)"
+}
+
+@test "a transcript that is wrong is seen" {
+  local wrong=$BATS_TEST_TMPDIR/wrong.md section
+  section=$(sed -n '/^### Walkthrough of 02/=' "$NOTES")
+  sed 's/ with 0 bytes received$/ with 1 bytes received/' "$NOTES" >"$wrong"
+  DEADLINE=3 run "$TOOLS/play" "$wrong" "$section"
+  echo "$output"
+  same "$status" 1
+  [[ $output == "line "*"terminal 3 shows:"*"with 0 bytes"* ]]
+  # So is a line too few, at the end, and one too many.
+  sed "$section,\$s/^Content-Length: 13\$//" "$NOTES" >"$wrong"
+  section=$(sed -n '/^### Walkthrough of 01/=' "$NOTES")
+  sed "$section,\$s/^Content-Length: 13\$//" "$NOTES" >"$wrong"
+  DEADLINE=2 run "$TOOLS/play" "$wrong" "$section"
+  same "$status" 1
+  sed "$section,\$s/^\(listening on .*8080.\)\$/\1\nand more/" "$NOTES" >"$wrong"
+  DEADLINE=2 run "$TOOLS/play" "$wrong" "$section"
+  same "$status" 1
+}
+
+@test "every reference to a line finds its words there" {
+  run "$TOOLS/references" check "$NOTES"
+  echo "$output"
+  same "$status" 0
+  (($("$TOOLS/references" list "$NOTES" | wc -l) > 100))
+}
+
+@test "a reference to a wrong line is seen, and can be set right" {
+  local wrong=$BATS_TEST_TMPDIR/wrong.md
+  sed '0,/server\.c#L[0-9]/s/server\.c#L/server.c#L1/' "$NOTES" >"$wrong"
+  run "$TOOLS/references" check "$wrong"
+  same "$status" 1
+  same "${#lines[@]}" 1
+  "$TOOLS/references" renumber "$wrong"
+  cmp "$wrong" "$NOTES"
+  # Words that stand nowhere are not set right.
+  # shellcheck disable=SC2016 # the quotes are Markdown's
+  sed '0,/\[`int main(`/s//[`int mane(`/' "$NOTES" >"$wrong"
+  run "$TOOLS/references" renumber "$wrong"
+  same "$status" 1
+}
+
+@test "every hunk of a diff is explained in its chapter" {
+  local before=01_blocking stage from to begin end
+  for stage in 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
+    06_tcp_options; do
+    from=$(sed -n "/^### The change from ${before%%_*} to /=" "$NOTES")
+    to=$(sed -n "$((from + 1)),\$ { /^###/ { =; q } }" "$NOTES")
+    while IFS=, read -r begin end; do
+      "$TOOLS/references" list "$NOTES" | awk -F '\t' -v stage="$stage" \
+        -v from="$from" -v to="$to" -v begin="$begin" \
+        -v end=$((begin + ${end:-1})) '
+        $1 > from && $1 < to && $2 == stage "/server.c" &&
+          $3 >= begin && $3 < end { found = 1 }
+        END { exit !found }' || {
+        echo "nothing on $stage, $begin,$end"
+        return 1
+      }
+    done < <(diff -u "$PROJECT/$before/server.c" "$PROJECT/$stage/server.c" |
+      sed -n 's/^@@ .*+\([0-9,]*\) @@.*/\1/p')
+    before=$stage
+  done
+}
+
+@test "every link within the project leads somewhere" {
+  local target
+  cd "$PROJECT"
+  # A heading's anchor: small letters, no punctuation, - for a space.
+  grep '^#' NOTES.md | sed -E 's/^#+ //; s/[^A-Za-z0-9 _-]//g; s/ /-/g' |
+    tr '[:upper:]' '[:lower:]' >"$BATS_TEST_TMPDIR/anchors"
+  for target in $(tr '\n' ' ' <NOTES.md | grep -oE '\]\([^) ]+\)' |
+    sed 's/^](//; s/)$//; s/#L[0-9]*$//' | sort -u); do
+    case $target in
+    http*) ;;
+    '#'*) grep -qxF -- "${target#\#}" "$BATS_TEST_TMPDIR/anchors" ;;
+    *) [ -e "$target" ] ;;
+    esac || {
+      echo "$target leads nowhere"
+      return 1
+    }
+  done
+}
+
+@test "what is said to be made can be made" {
+  local target
+  cd "$PROJECT"
+  # shellcheck disable=SC2016 # the quotes are Markdown's
+  for target in $(grep -ohE '`make [a-z0-9_-]+`' NOTES.md README.md |
+    tr -d '`' | sed 's/^make //' | sort -u); do
+    make -n "$target" >/dev/null
+  done
+}
+
+@test "README.md: the command that runs a server does, and it answers" {
+  local commands=() line block
+  # shellcheck disable=SC2016 # the quotes are Markdown's
+  block=$(sed -n '/^## Run one/,/^## [^R]/ { /^```sh/,/^```/ { /^```/!p } }' \
+    "$PROJECT/README.md")
+  while read -r line; do
+    commands+=("$line")
+  done <<<"$block"
+  cp -r "$PROJECT/Makefile" "$PROJECT"/0*_* "$BATS_TEST_TMPDIR"
+  cd "$BATS_TEST_TMPDIR"
+  # All of it but the installing, and with a port of its own.
+  [[ ${commands[0]} == *'apt-get install -y '*' && make 04_epoll_lt && '* ]]
+  line="${commands[0]#* && * && } 0"
+  out=$BATS_TEST_TMPDIR/out err=$BATS_TEST_TMPDIR/err
+  : >"$out"
+  bash -c "${line/.\/04/exec ./04}" >>"$out" 2>"$err" 3>&- &
+  pid=$!
+  echo "$pid" >>"$BATS_TEST_TMPDIR/pids"
+  wait_until grep -q '^listening on ' "$out"
+  port=$(sed -n 's,^listening on .*:\([0-9]*\)/$,\1,p' "$out")
+  grep -qF "It says \`$(sed -n "s/$port/8080/; /^listening/p" "$out")\`" \
+    "$PROJECT/README.md"
+  run bash -c "${commands[1]/8080/$port} 2>/dev/null"
+  same "${output//$'\r'/}" "$(hello 04_epoll_lt | tr -d '\r')"
+  kill -INT "$pid" || true
+}
+
+@test "the time line is drawn from a run" {
+  "$TOOLS/timeline" "$BATS_TEST_TMPDIR/timeline.svg"
+  same "$(grep -oE '</?svg' "$BATS_TEST_TMPDIR/timeline.svg")" $'<svg\n</svg'
+}

@@ -1,0 +1,60 @@
+/* usage: reset port bytes times [half]
+ *
+ * So many times: connects to the port on 127.0.0.1, sends what it has read from
+ * its input, half-closes if told so, reads so many bytes of the answer, and
+ * resets the connection.
+ */
+#define _POSIX_C_SOURCE 200809L
+
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void check(int succeeded, const char *call)
+{
+    if (succeeded)
+        return;
+    perror(call);
+    exit(EXIT_FAILURE);
+}
+
+static void reset_once(in_port_t port, const char *text, size_t length,
+                       size_t bytes, bool half)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    check(connect(fd, (struct sockaddr *)&address, sizeof address) == 0,
+          "connect");
+    check(length == 0 || send(fd, text, length, 0) != -1, "send");
+    check(!half || shutdown(fd, SHUT_WR) == 0, "shutdown");
+    char byte;
+    while (bytes-- > 0 && recv(fd, &byte, 1, 0) == 1)
+        ;
+    /* Instead of saying that it is over, close() drops the connection. */
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    check(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0,
+          "setsockopt");
+    check(close(fd) == 0, "close");
+}
+
+int main(int argc, char *argv[])
+{
+    static char text[65536];
+    if (argc != 4 && argc != 5) {
+        fputs("usage: reset port bytes times [half]\n", stderr);
+        return 2;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    in_port_t port = (in_port_t)strtoul(argv[1], NULL, 10);
+    size_t bytes = strtoul(argv[2], NULL, 10);
+    size_t length = fread(text, 1, sizeof text, stdin);
+    for (long times = strtol(argv[3], NULL, 10); times > 0; times--)
+        reset_once(port, text, length, bytes, argc == 5);
+    return EXIT_SUCCESS;
+}
