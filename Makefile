@@ -20,8 +20,11 @@ ARGS :=
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: all help test test-all test-long test-sanitized lint bench clean \
-	$(STAGES) $(STAGES:%=test-%) test-upper test-project \
+# The tests that take minutes.
+LONG := sanitized short faults hostile fuzz bench notes
+
+.PHONY: all help test test-all test-long lint bench timeline soak clean \
+	$(STAGES) $(STAGES:%=test-%) test-upper test-project $(LONG:%=test-%) \
 	$(LATER:%=diff-%) $(STAGES:%=trace-%) $(PARTS:%=bench-%)
 
 all: $(STAGES)
@@ -42,10 +45,18 @@ help:
 	line test-upper 'test the upper-casing conversation'; \
 	line test-project 'test what is not a stage'; \
 	line test-sanitized 'test the programs built with ASan and UBSan'; \
+	line test-short 'test while every recv and send moves a byte'; \
+	line test-faults 'make each system call fail'; \
+	line test-hostile 'test with clients that mean no good'; \
+	line test-fuzz 'throw mutated requests, for a minute'; \
+	line test-bench 'test that the measurements work'; \
+	line test-notes 'test what NOTES.md and README.md show'; \
+	line soak 'wear the servers out, for five minutes'; \
 	for s in $(LATER); do line diff-$$s 'show what it changes'; done; \
 	for s in $(STAGES); do line trace-$$s 'run it under strace'; done; \
 	line bench 'measure and draw what each way of waiting costs'; \
 	for p in $(PARTS); do line bench-$$p 'measure that part alone'; done; \
+	line timeline 'draw how 02, 03 and 05 wait, from a run'; \
 	line lint 'look for faults without running anything'; \
 	line clean 'remove what was built'
 
@@ -63,13 +74,25 @@ test-upper: 04_epoll_lt
 
 test-all: test test-long
 
-test-long: test-sanitized
-	@tests/need long
-	@tests/run bench
+test-long: $(LONG:%=test-%)
 
-test-sanitized:
+test-sanitized test-short: test-%: all
 	@tests/need test
-	@tests/sanitized
+	@tests/$*
+
+test-faults test-hostile test-fuzz: test-%: all
+	@tests/need test
+	@SUITES=$* tests/run $(LATER) upper
+
+soak: all
+	@tests/need test
+	@tests/need long
+	@SUITES=soak tests/run $(LATER) upper
+
+test-bench test-notes: test-%: all
+	@tests/need test
+	@tests/need long
+	@tests/run $*
 
 test-project: all
 	@tests/need test
@@ -89,6 +112,9 @@ bench:
 
 $(PARTS:%=bench-%): bench-%:
 	@tests/bench/run $*
+
+timeline: 02_blocking_loop 03_select 05_epoll_et
+	@tests/notes/timeline
 
 lint:
 	@tests/need lint

@@ -183,6 +183,7 @@ resident() {
   awk '/^VmRSS/ { print $2 }' "/proc/$pid/status"
 }
 
+# bats test_tags=whole
 @test "$NAME: one that pipelines and never reads costs nobody else anything" {
   serves_many
   PROGRAMS=$PROJECT begin # ASan keeps what is freed
