@@ -275,7 +275,7 @@ static struct connection *accept_connection(int listener)
 
 int main(int argc, char *argv[])
 {
-    signal(SIGPIPE, SIG_IGN); /* writing to a closed pipe returns EPIPE */
+    check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
     int listener = open_listener(parse_arguments(argc, argv));
     announce(listener);
 

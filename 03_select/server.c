@@ -450,7 +450,7 @@ static int wait_for_sockets(int listener, fd_set *readable, fd_set *writable)
 
 int main(int argc, char *argv[])
 {
-    signal(SIGPIPE, SIG_IGN); /* writing to a closed pipe returns EPIPE */
+    check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
     int listener = open_listener(parse_arguments(argc, argv));
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
     if (listener >= FD_SETSIZE) {

@@ -309,7 +309,7 @@ static int wait_for_events(int listener, struct epoll_event *events)
 
 int main(int argc, char *argv[])
 {
-    signal(SIGPIPE, SIG_IGN); /* writing to a closed pipe returns EPIPE */
+    check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
     int listener = open_listener(parse_arguments(argc, argv));
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
     epoll = check(epoll_create1(0), "epoll_create1");

@@ -575,7 +575,7 @@ static int parse_mode(int argc, char *argv[])
 int main(int argc, char *argv[])
 {
     argc = parse_mode(argc, argv);
-    signal(SIGPIPE, SIG_IGN); /* writing to a closed pipe returns EPIPE */
+    check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
     int listener = open_listener(parse_arguments(argc, argv));
     int on = 1;
     if (mode == NODELAY)
