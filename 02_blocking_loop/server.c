@@ -290,17 +290,17 @@ static void advance(struct connection *connection)
         read_request(connection);
 }
 
-/* accept() has failed. Where nobody came, or left at once, that is all. Where
- * descriptors or memory have run out, it will fail again: says so, once, and
- * lets a second pass. Meanwhile the clients wait in the backlog. */
-static void handle_accept_error(void)
+/* A newcomer could not be taken. Where nobody came, or left at once, that is
+ * all. Where descriptors or memory have run out, it will fail again: says so,
+ * once, and lets a second pass. Meanwhile the clients wait in the backlog. */
+static void handle_accept_error(const char *call)
 {
     static bool said;
-    fail_if_broken("accept");
+    fail_if_broken(call);
     if (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED)
         return;
     if (!said)
-        fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
+        fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     said = true;
     sleep(1);
 }
@@ -313,7 +313,7 @@ static struct connection *accept_connection(int listener)
         connection->fd = accept(listener, NULL, NULL);
     bool accepted = connection != NULL && connection->fd != -1;
     if (!accepted) {
-        handle_accept_error();
+        handle_accept_error("accept");
         free(connection);
         return NULL;
     }

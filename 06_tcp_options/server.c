@@ -478,19 +478,19 @@ static void advance_ready(void)
     }
 }
 
-/* accept() has failed. Where nobody came, or left at once, that is all. Where
- * descriptors or memory have run out, it will fail again: says so, once, and
- * pauses for a turn. Meanwhile the clients wait in the backlog. */
-static void handle_accept_error(void)
+/* A newcomer could not be taken. Where nobody came, or left at once, that is
+ * all. Where descriptors or memory have run out, it will fail again: says so,
+ * once, and pauses for a turn. Meanwhile the clients wait in the backlog. */
+static void handle_accept_error(const char *call)
 {
     static bool said;
-    fail_if_broken("accept");
+    fail_if_broken(call);
     if (errno == EAGAIN)
         backlog_ready = false;
     if (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED)
         return;
     if (!said)
-        fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
+        fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     said = true;
     paused = true;
 }
@@ -504,7 +504,7 @@ static void accept_connection(int listener)
     bool accepted = connection != NULL && connection->fd != -1;
     if (!accepted || !watch(EPOLL_CTL_ADD, connection->fd,
                             EPOLLIN | EPOLLOUT | EPOLLET, connection)) {
-        handle_accept_error();
+        handle_accept_error(accepted ? "epoll_ctl" : "accept4");
         if (accepted)
             close_descriptor(connection->fd);
         free(connection);

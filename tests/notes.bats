@@ -14,7 +14,7 @@ setup_file() {
   make -s -C "$PROJECT" >/dev/null
   local line
   for line in $("$TOOLS/play" --list "$NOTES"); do
-    while (($(jobs -r | wc -l) >= 5)); do
+    while (($(jobs -r | wc -l) >= 8)); do
       sleep 0.05
     done
     play "$line" 3>&- &
