@@ -82,6 +82,7 @@ test-sanitized test-short: test-%: all
 
 test-faults test-hostile test-fuzz: test-%: all
 	@tests/need test
+	@tests/need long
 	@SUITES=$* tests/run $(LATER) upper
 
 soak: all

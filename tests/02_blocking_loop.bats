@@ -19,6 +19,7 @@ load common
   same "$(cat <&"$client")" "$(hello 02_blocking_loop)"
 }
 
+# bats test_tags=whole
 @test "02_blocking_loop: the listening socket never carries data" {
   local log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o $log -e trace=network" start 02_blocking_loop

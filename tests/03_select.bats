@@ -25,6 +25,7 @@ start_overfull() {
   wait_until has_read_all
 }
 
+# bats test_tags=whole
 @test "03_select: a client too many for an fd_set gets 503, and an end" {
   start_overfull
   # The last one, with a request sent late, and any other.

@@ -3,6 +3,7 @@
 
 load common
 
+# bats test_tags=whole
 @test "04_epoll_lt: a GET costs six calls, the waits and the console apart" {
   trace_gets 04_epoll_lt
   same "$(calls_of_gets)" 'accept4 10
@@ -15,6 +16,7 @@ sendto 10'
   same "$(grep -c EPOLL_CTL_MOD "$log")" 10
 }
 
+# bats test_tags=whole
 @test "04_epoll_lt: a request of 4 KB is reported until all of it is read" {
   trace_long_request 04_epoll_lt
   same "$(grep -c '^recvfrom(.*= 1024$' "$log")" 4

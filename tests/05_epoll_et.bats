@@ -3,6 +3,7 @@
 
 load common
 
+# bats test_tags=whole
 @test "05_epoll_et: a GET costs five calls, the waits and the console apart" {
   trace_gets 05_epoll_et
   # And one in which accept4() says EAGAIN, for all clients that came together.
@@ -20,6 +21,7 @@ sendto 10'
   same "$(grep -c 'EPOLL_CTL_ADD.*EPOLLET' "$log")" 11
 }
 
+# bats test_tags=whole
 @test "05_epoll_et: a request of 4 KB is reported once" {
   trace_long_request 05_epoll_et
   same "$(grep -c '^recvfrom(.*= 1024$' "$log")" 4

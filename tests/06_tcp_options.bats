@@ -52,6 +52,7 @@ setup() {
   [[ ${stderr_lines[0]} == "06_tcp_options: "*"'--nodelay'" ]]
 }
 
+# bats test_tags=whole
 @test "06_tcp_options: curl makes several requests on one connection" {
   run curl -sS -w ' %{num_connects}\n' "$url" "$url" "$url"
   same "$output" 'Hello, world! 1
@@ -75,11 +76,13 @@ Hello, world! 0'
   same "$(timeout "$DEADLINE" head -c 228 <&"$client")" "$(hellos 2)"
 }
 
+# bats test_tags=whole
 @test "06_tcp_options: eight pipelined requests leave as 16 segments, plain" {
   ask_at_once 8 >/dev/null
   same "$(closing_line)" 'closed after 8 responses in 16 data segments (plain)'
 }
 
+# bats test_tags=whole
 @test "06_tcp_options: eight pipelined requests leave as 16 with --nodelay" {
   start 06_tcp_options --nodelay
   ask_at_once 8 >/dev/null
@@ -151,6 +154,7 @@ $(hellos 1 | sed '$d')"
   keeps 'GET / HTTP/1.1\n\n'
 }
 
+# bats test_tags=whole
 @test "06_tcp_options: Connection: close, in any case, is answered and closed" {
   local line
   for line in 'Connection: close' 'connection:CLOSE' \
@@ -161,6 +165,7 @@ $(hellos 1 | sed '$d')"
   same "$(ask_for 'GET / HTTP/1.1\r\nConnection: close\r\n\r\n')" "$(hellos 1)"
 }
 
+# bats test_tags=whole
 @test "06_tcp_options: HTTP/1.0, and no version, are answered and closed" {
   closes 'GET / HTTP/1.0\r\n\r\n'
   closes 'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n'
@@ -187,6 +192,7 @@ $(hellos 1 | sed '$d')"
   } | ask)" "$(hellos 2)$(too_large)"
 }
 
+# bats test_tags=whole
 @test "06_tcp_options: a client that does not read is not read from" {
   local before other
   PROGRAMS=$PROJECT start 06_tcp_options # ASan keeps what is freed
@@ -247,6 +253,7 @@ resident() {
   same "$(closing_line)" 'closed after 3 responses in 3 data segments (cork)'
 }
 
+# bats test_tags=whole
 @test "06_tcp_options: every connection's end is told, whoever ends it" {
   connect
   wait_until has_read_all

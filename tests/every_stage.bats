@@ -149,6 +149,7 @@ refuses() { # what-it-names argument...
   same "$(ask_for 'GET / HTTP/1.0\r\n\r\n')" "$(hello)"
 }
 
+# bats test_tags=whole
 @test "$STAGE: a POST of 10 MB gets its response whole" {
   local body=$BATS_TEST_TMPDIR/body
   head -c 10000000 /dev/zero >"$body"
@@ -185,6 +186,7 @@ ends_orderly() { # request-format
   ends_orderly 'POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n'
 }
 
+# bats test_tags=whole
 @test "$STAGE: a request that ends where a piece ends hides nothing behind it" {
   start "$STAGE"
   # 1024 bytes are read at once, and the last two of these are not among them.
@@ -196,6 +198,7 @@ ends_orderly() { # request-format
   ends_orderly 'GET / HTTP/1.0\r\ncontent-length: 2\r\n\r\n'
 }
 
+# bats test_tags=whole
 @test "$STAGE: the console shows the request, and nothing a terminal obeys" {
   start "$STAGE"
   ask_for 'GET /\033[2J\tq HTTP/1.0\r\nA: \0\r\303\244\177\\\r\n\r\n' >/dev/null
@@ -236,6 +239,7 @@ console_shows() { # text
   answers
 }
 
+# bats test_tags=whole
 @test "$STAGE: it links libc and nothing else" {
   run ldd "$PROJECT/$STAGE/$STAGE"
   echo "$output"

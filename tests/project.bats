@@ -6,13 +6,13 @@ load common
 STAGES='01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et
 06_tcp_options'
 
-# Copies the project, as it is in git or would be, to a folder of the test's.
+# Copies the project, without what has been built, to a folder of the test's.
 setup() {
   copy="$BATS_TEST_TMPDIR/a copy"
   mkdir "$copy"
-  (cd "$PROJECT" && git ls-files -co --exclude-standard -z |
-    xargs -0 cp --parents -t "$copy")
+  tar -C "$PROJECT" --exclude=./.git -c . | tar -C "$copy" -x
   cd "$copy" || return
+  make -s clean >/dev/null
 }
 
 @test "make builds all six stages, and make clean leaves nothing of it" {
@@ -28,12 +28,14 @@ setup() {
 }
 
 @test "git knows no file that make builds" {
-  (cd "$PROJECT" && make -s >/dev/null)
-  same "$(cd "$PROJECT" && git status --porcelain --ignored |
+  git init -q
+  git add -A
+  make
+  same "$(git status --porcelain --untracked-files=all | grep '^?')" ''
+  same "$(git status --porcelain --ignored |
     sed -n 's/^!! //p' | xargs -n 1 basename | sort | tr '\n' ' ')" \
     "$(tr '\n' ' ' <<<"$STAGES")upper_client upper_server "
-  same "$(cd "$PROJECT" && git ls-files | xargs file --brief |
-    grep -c ELF)" 0
+  same "$(git ls-files | xargs file --brief | grep -c ELF)" 0
 }
 
 @test "make NAME ends by printing the command that runs the stage" {

@@ -51,6 +51,7 @@ talk() {
   cmp "$all.answer" "$all.expected"
 }
 
+# bats test_tags=whole
 @test "upper_server: a long text comes back whole" {
   start upper_server
   local text=$BATS_TEST_TMPDIR/text
@@ -58,6 +59,7 @@ talk() {
   ask <"$text" | cmp - <(tr a A <"$text")
 }
 
+# bats test_tags=whole
 @test "upper_server: shows each event, for one connection by turns" {
   start upper_server
   connect
@@ -95,6 +97,7 @@ $fd: EPOLLIN"
   done
 }
 
+# bats test_tags=whole
 @test "upper_server: a client that does not read is not read from" {
   start upper_server
   connect
@@ -174,6 +177,7 @@ is_stuck() {
   done
 }
 
+# bats test_tags=whole
 @test "upper_client: shows each reply, skips empty lines, leaves on q" {
   start upper_server
   run --separate-stderr talk < <(printf 'hello\n\nwörld\nq\nmore\n')
@@ -193,6 +197,7 @@ please input: '
 please input: '
 }
 
+# bats test_tags=whole
 @test "upper_client: a line longer than all buffers does not block it" {
   start upper_server
   local line=$BATS_TEST_TMPDIR/line
