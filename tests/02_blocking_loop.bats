@@ -25,10 +25,7 @@ load common
   RUN="strace -D -o $log -e trace=network" start 02_blocking_loop
   answers
   answers
-  kill -TERM "$pid"
-  ends_with 0
-  wait_until grep -q 'exited with 0' "$log"
-  cat "$log"
+  end_trace
   same "$(grep -cE '^(recv|send)[a-z]*\(3,' "$log")" 0
   same "$(grep -cE '^(recvfrom|sendto)\(4,|^(recvfrom|sendto)\([5-9],' \
     "$log")" 4

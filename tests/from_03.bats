@@ -95,10 +95,7 @@ is_ended_in_time() {
   connect
   disconnect "$client"
   wait_until has_sockets established 0
-  kill -TERM "$pid"
-  ends_with 0
-  wait_until grep -q 'exited with 0' "$log"
-  cat "$log"
+  end_trace
   # Both the first wait and the last one, which the signal has ended.
   case $STAGE in
   03_*) local limitless='], NULL, NULL, {sigmask=' ;;
@@ -160,10 +157,7 @@ start_limited() { # number
   RUN="strace -D -o $log -e trace=accept,accept4,fcntl" start "$STAGE"
   answers
   answers
-  kill -TERM "$pid"
-  ends_with 0
-  wait_until grep -q 'exited with 0' "$log"
-  cat "$log"
+  end_trace
   case $STAGE in
   03_*) same "$(grep -c 'F_SETFL, O_RDONLY|O_NONBLOCK) *= 0' "$log")" 3 ;;
   *) same "$(grep -c '^accept4(.*NULL, NULL, SOCK_NONBLOCK)' "$log")" \
