@@ -153,6 +153,18 @@ connect() {
   exec {client}<>"/dev/tcp/127.0.0.1/$port"
 }
 
+# Starts a program that may open 16 descriptors, and connects 20 clients, in
+# $crowd: the last ones wait in the backlog.
+start_crowded() { # name
+  RUN='prlimit --nofile=16 --' start "$1"
+  crowd=()
+  while ((${#crowd[@]} < 20)); do
+    connect
+    crowd+=("$client")
+  done
+  wait_until grep -q 'Too many open files' "$err"
+}
+
 disconnect() { # descriptor
   eval "exec $1>&-"
 }

@@ -118,16 +118,9 @@ is_ended_in_time() {
 }
 
 @test "$STAGE: out of descriptors, it serves those inside and then the others" {
-  start_limited 16
-  local inside=() i
-  # More than there is room for: the last ones wait in the backlog.
-  for ((i = 0; i < 20; i++)); do
-    connect
-    inside+=("$client")
-  done
-  wait_until grep -q 'Too many open files' "$err"
+  start_crowded "$STAGE"
   # Those inside are served: each leaves, and lets another one in.
-  for client in "${inside[@]}"; do
+  for client in "${crowd[@]}"; do
     printf 'GET / HTTP/1.0\n\n' >&"$client"
     same "$(timeout "$DEADLINE" cat <&"$client")" "$(hello)"
     disconnect "$client"
@@ -138,18 +131,8 @@ is_ended_in_time() {
 }
 
 @test "$STAGE: out of descriptors, it does not spin" {
-  start_limited 16
-  local i
-  for ((i = 0; i < 20; i++)); do
-    connect
-  done
-  wait_until grep -q 'Too many open files' "$err"
+  start_crowded "$STAGE"
   rests
-}
-
-# Starts the stage with room for so many descriptors.
-start_limited() { # number
-  RUN="prlimit --nofile=$1 --" start "$STAGE"
 }
 
 @test "$STAGE: no call on a socket can block" {

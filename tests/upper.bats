@@ -146,15 +146,9 @@ is_stuck() {
 }
 
 @test "upper_server: out of descriptors, it serves those inside, then others" {
-  RUN='prlimit --nofile=16 --' start upper_server
-  local inside=() i
-  for ((i = 0; i < 20; i++)); do
-    connect
-    inside+=("$client")
-  done
-  wait_until grep -q 'Too many open files' "$err"
+  start_crowded upper_server
   rests
-  for client in "${inside[@]}"; do
+  for client in "${crowd[@]}"; do
     printf 'hello' >&"$client"
     same "$(timeout "$DEADLINE" head -c 5 <&"$client")" HELLO
     disconnect "$client"
