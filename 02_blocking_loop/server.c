@@ -1,12 +1,11 @@
-/* 02_blocking_loop: accept one client after another.
+/* 02_blocking_loop: clients one after another.
  *
- * New since 01_blocking: a loop around accept(). The listening socket never
- * carries data: each client gets a socket of its own. A client's failure is the
- * end of its connection only, and SIGINT and SIGTERM end the program.
+ * New since 01_blocking: a loop around accept. The listening socket never
+ * carries data: each client has a socket of its own. All wait for the slowest.
  *
- * Try: start `nc 127.0.0.1 8080`, type nothing, and run curl beside it.
+ * Try: nc 127.0.0.1 8080     and, while it waits, curl in a second terminal
  */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -16,18 +15,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define NAME "02_blocking_loop"
 #define USAGE "usage: " NAME " [port [address]]\n"
 
-static const char hello[] = "HTTP/1.0 200 OK\r\n"
-                            "Date: Mon, 1 Jan 1996 01:01:01 GMT\r\n"
-                            "Content-Type: text/plain\r\n"
-                            "Content-Length: 13\r\n\r\n"
-                            "Hello, world!";
+static const char hello[] =
+    "HTTP/1.0 200 OK\r\nDate: Mon, 1 Jan 1996 01:01:01 GMT\r\n"
+    "Content-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, world!";
 
 /* ---- The same in all six stages, down to the next such line. ---- */
 
@@ -43,21 +39,6 @@ static int check(int result, const char *call)
         return result;
     fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     exit(EXIT_FAILURE);
-}
-
-/* Ends the program where a call has shown that the program itself is wrong. */
-static void fail_if_broken(const char *call)
-{
-    if (errno == EBADF || errno == EFAULT || errno == EINVAL ||
-        errno == ENOTSOCK)
-        check(-1, call);
-}
-
-/* Closes a descriptor. Even after EINTR it is gone: close(2). */
-static void close_descriptor(int fd)
-{
-    if (close(fd) == -1)
-        fail_if_broken("close");
 }
 
 /* Says what is wrong with the command line, and ends the program. */
@@ -101,58 +82,6 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0
- * where that has not come yet. */
-static size_t find_end(const char *request, size_t length)
-{
-    for (size_t i = 1; i < length; i++)
-        if (request[i] == '\n' &&
-            (request[i - 1] == '\n' ||
-             (request[i - 1] == '\r' && i > 1 && request[i - 2] == '\n')))
-            return i + 1;
-    return 0;
-}
-
-/* Tells whether the request is a GET or HEAD that announces no body. */
-static bool is_plain(const char *request, size_t length)
-{
-    for (size_t i = 0; i + 1 < length; i++) {
-        const char *line = request + i + 1;
-        if (request[i] == '\n' &&
-            (strncasecmp(line, "Transfer-Encoding", 17) == 0 ||
-             (strncasecmp(line, "Content-Length", 14) == 0 &&
-              line[14 + strspn(line + 14, ": \t0\r")] != '\n')))
-            return false;
-    }
-    return strncmp(request, "GET ", 4) == 0 ||
-           strncmp(request, "HEAD ", 5) == 0;
-}
-
-/* ---- The connection, and what is done with it. ---- */
-
-static volatile sig_atomic_t stopping;
-
-/* Interrupts the call that the program waits in. One that was only about to
- * begin would miss the signal, so another one follows every second. */
-static void stop(int signal_number)
-{
-    (void)signal_number;
-    stopping = 1;
-    alarm(1);
-}
-
-/* From here on, SIGINT and SIGTERM set `stopping`. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = stop}; /* without SA_RESTART */
-    check(sigaction(SIGINT, &action, NULL), "sigaction");
-    check(sigaction(SIGTERM, &action, NULL), "sigaction");
-    check(sigaction(SIGALRM, &action, NULL), "sigaction");
-    sigset_t none;
-    sigemptyset(&none);
-    check(sigprocmask(SIG_SETMASK, &none, NULL), "sigprocmask");
-}
-
 /* Says on stdout where clients find the server. */
 static void announce(int listener)
 {
@@ -160,181 +89,124 @@ static void announce(int listener)
     socklen_t size = sizeof address;
     check(getsockname(listener, (struct sockaddr *)&address, &size),
           "getsockname");
-    while (dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
-                   inet_ntoa(address.sin_addr), ntohs(address.sin_port)) < 0 &&
-           !stopping)
-        check(errno == EINTR ? 0 : -1, "write");
-}
-
-/* Writes to the console. What it does not take is lost: a console that is full
- * or gone is not worth a client. */
-static void write_console(const char *text, size_t length)
-{
-    static bool stuck;
-    while (!stuck && write(STDOUT_FILENO, text, length) == -1 && errno == EINTR)
-        stuck = stopping;
-}
-
-/* CLOSING: half-closed; what still comes is thrown away. */
-enum state { READING, WRITING, CLOSING, CLOSED };
-
-struct connection {
-    int fd;
-    enum state state;
-    char *request;
-    size_t length; /* bytes of the request that have come */
-    const char *response;
-    size_t unsent;      /* bytes of the response that have not left */
-    bool more_may_come; /* behind the request */
-};
-
-/* Closes the socket and forgets the connection. */
-static void close_connection(struct connection *connection)
-{
-    close_descriptor(connection->fd);
-    free(connection->request);
-    free(connection);
-}
-
-/* A call on a connection has failed. EINTR and EAGAIN ask for it to be made
- * again. Anything else is the end of this connection, and of no other. */
-static void handle_error(struct connection *connection, const char *call)
-{
-    fail_if_broken(call);
-    if (errno != EINTR && errno != EAGAIN)
-        connection->state = CLOSED;
+    check(dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
+                  inet_ntoa(address.sin_addr), ntohs(address.sin_port)),
+          "write");
 }
 
 /* Shows a request, with nothing in it that a terminal would obey. */
 static void print_request(const char *request, size_t length)
 {
-    char text[4 * MAX_REQUEST + 64];
-    char *end = stpcpy(text, "----------------------------------------\n");
+    puts("----------------------------------------");
     for (size_t i = 0; i < length; i++) {
         unsigned char byte = (unsigned char)request[i];
         if (isprint(byte) || byte == '\t' || byte == '\n')
-            *end++ = request[i];
-        else if (byte != '\r' || request[i + 1] != '\n')
-            end += sprintf(end, "\\x%02x", byte);
+            putchar(byte);
+        else if (byte != '\r')
+            printf("\\x%02x", byte);
     }
-    write_console(text, (size_t)(end - text));
+    fflush(stdout);
 }
 
-/* Chooses the response, once the request is complete or too long. */
-static void answer_request(struct connection *connection)
+/* Returns the length of the request, with the blank line that ends it, or 0
+ * where that has not come, or not among the first MAX_REQUEST bytes. */
+static size_t find_end(const char *request, size_t length)
 {
-    const char *request = connection->request;
-    size_t end = find_end(request, connection->length);
-    if (end == 0 && connection->length < MAX_REQUEST)
-        return;
-    bool whole = end > 0 && end <= MAX_REQUEST;
-    if (whole)
+    for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
+        if (request[i] == '\n' &&
+            (request[i - 1] == '\n' ||
+             (request[i - 1] == '\r' && i > 1 && request[i - 2] == '\n')))
+            return i + 1;
+    return 0;
+}
+
+/* Tells whether a body may follow the request, which has a NUL behind it: all
+ * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
+static bool may_have_body(const char *request, size_t length)
+{
+    return (strncmp(request, "GET ", 4) != 0 &&
+            strncmp(request, "HEAD ", 5) != 0) ||
+           strlen(request) < length ||
+           strcasestr(request, "\nContent-Length") != NULL ||
+           strcasestr(request, "\nTransfer-Encoding") != NULL;
+}
+
+/* ---- The connection, and what is done with it. ---- */
+
+/* Reads until the request is whole, or too long. Returns the response to it, or
+ * NULL where the client leaves first. Tells whether more may come behind it. */
+static const char *read_request(int client, bool *more_may_come)
+{
+    char request[MAX_REQUEST + PIECE_SIZE];
+    size_t length = 0, end = 0;
+    ssize_t received = 0;
+    while (end == 0 && length < MAX_REQUEST) {
+        received = recv(client, request + length, PIECE_SIZE, 0);
+        if (received <= 0)
+            return NULL;
+        length += (size_t)received;
+        end = find_end(request, length);
+    }
+    request[end] = '\0';
+    *more_may_come =
+        end < length || received == PIECE_SIZE || may_have_body(request, end);
+    if (end > 0)
         print_request(request, end);
-    bool plain = whole && is_plain(request, end);
-    if (!plain || end < connection->length)
-        connection->more_may_come = true;
-    connection->response = whole ? hello : too_large;
-    connection->unsent = strlen(connection->response);
-    connection->state = WRITING;
+    return end > 0 ? hello : too_large;
 }
 
-/* Reads one piece of the request. After the response, throws it away. */
-static void read_request(struct connection *connection)
+/* Sends the response, all of it. Returns whether the client is still there. */
+static bool write_response(int client, const char *response)
 {
-    size_t length = connection->length;
-    char *request = realloc(connection->request, length + PIECE_SIZE + 1);
-    if (request == NULL) {
-        handle_error(connection, "realloc");
-        return;
+    size_t unsent = strlen(response);
+    while (unsent > 0) {
+        ssize_t sent = send(client, response, unsent, 0);
+        if (sent == -1)
+            return false;
+        response += sent;
+        unsent -= (size_t)sent;
     }
-    connection->request = request;
-    ssize_t received = recv(connection->fd, request + length, PIECE_SIZE, 0);
-    if (received == -1) {
-        handle_error(connection, "recv");
-    } else if (received == 0) {
-        connection->state = CLOSED; /* the client has nothing more to say */
-    } else if (connection->state == READING) {
-        connection->length += (size_t)received;
-        connection->more_may_come = received == PIECE_SIZE; /* not all read */
-        request[connection->length] = '\0';
-        answer_request(connection);
-    }
+    return true;
 }
 
-/* Writes as much of the response as there is room for. After its last byte,
- * closing while data can still come would reset the connection, and the client
- * could lose the response: say that it is over, and let the client close. */
-static void write_response(struct connection *connection)
+/* Half-closes, and reads until the client closes. To close with bytes unread or
+ * on their way would reset the connection, and could lose it the response. */
+static void discard_rest(int client)
 {
-    ssize_t sent =
-        send(connection->fd, connection->response, connection->unsent, 0);
-    if (sent == -1) {
-        handle_error(connection, "send");
-        return;
-    }
-    connection->response += sent;
-    connection->unsent -= (size_t)sent;
-    if (connection->unsent > 0)
-        return;
-    connection->state = connection->more_may_come ? CLOSING : CLOSED;
-    if (connection->state == CLOSING && shutdown(connection->fd, SHUT_WR) == -1)
-        handle_error(connection, "shutdown");
+    char piece[PIECE_SIZE];
+    shutdown(client, SHUT_WR);
+    while (recv(client, piece, PIECE_SIZE, 0) > 0)
+        ; /* thrown away */
 }
 
-/* Goes a step further with a connection: one recv() or one send(). */
-static void advance(struct connection *connection)
+/* Serves a client, and closes its socket. Returns whether it was answered. */
+static bool serve(int client)
 {
-    if (connection->state == WRITING)
-        write_response(connection);
-    else
-        read_request(connection);
-}
-
-/* A newcomer could not be taken. Where nobody came, or left at once, that is
- * all. Where descriptors or memory have run out, it will fail again: says so,
- * once, and lets a second pass. Meanwhile the clients wait in the backlog. */
-static void handle_accept_error(const char *call)
-{
-    static bool said;
-    fail_if_broken(call);
-    if (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED)
-        return;
-    if (!said)
-        fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
-    said = true;
-    sleep(1);
-}
-
-/* Waits for a client. Returns its connection, or NULL where none has come. */
-static struct connection *accept_connection(int listener)
-{
-    struct connection *connection = calloc(1, sizeof *connection);
-    if (connection != NULL)
-        connection->fd = accept(listener, NULL, NULL);
-    bool accepted = connection != NULL && connection->fd != -1;
-    if (!accepted) {
-        handle_accept_error("accept");
-        free(connection);
-        return NULL;
-    }
-    return connection;
+    bool more_may_come;
+    const char *response = read_request(client, &more_may_come);
+    bool answered = response != NULL && write_response(client, response);
+    if (answered && more_may_come)
+        discard_rest(client);
+    close(client);
+    return answered;
 }
 
 int main(int argc, char *argv[])
 {
     check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
     int listener = open_listener(parse_arguments(argc, argv));
-    catch_signals();
     announce(listener);
 
-    while (!stopping) {
-        struct connection *connection = accept_connection(listener);
-        if (connection == NULL)
-            continue;
-        while (connection->state != CLOSED && !stopping)
-            advance(connection);
-        close_connection(connection);
+    bool said = false;
+    for (;;) {
+        int client = accept(listener, NULL, NULL);
+        if (client != -1) {
+            serve(client);
+        } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+            if (!said)
+                fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
+            said = true;
+            sleep(1); /* the client is still there: it would fail at once */
+        }
     }
-    close_descriptor(listener);
-    return EXIT_SUCCESS;
 }

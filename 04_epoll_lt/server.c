@@ -1,10 +1,10 @@
-/* 04_epoll_lt: many clients, and a kernel that remembers them.
+/* 04_epoll_lt: the kernel remembers who waits for what.
  *
- * New since 03_select: the kernel is told once what a connection waits for, and
- * again only when that changes. epoll_pwait() hands back those that are ready,
- * and no others: neither side looks through the rest.
+ * New since 03_select: epoll. What to wait for is said once, and again when it
+ * changes; a wait carries nothing in, and brings only those that are ready, for
+ * as long as they are (level-triggered).
  *
- * Try: ss -tnp 'sport = 8080' while clients come, stay silent and leave.
+ * Try: strace -e epoll_ctl,epoll_wait ./04_epoll_lt
  */
 #define _GNU_SOURCE
 
@@ -17,20 +17,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define NAME "04_epoll_lt"
 #define USAGE "usage: " NAME " [port [address]]\n"
 
-static const char hello[] = "HTTP/1.0 200 OK\r\n"
-                            "Date: Mon, 1 Jan 1996 01:01:01 GMT\r\n"
-                            "Content-Type: text/plain\r\n"
-                            "Content-Length: 13\r\n\r\n"
-                            "Hello, world!";
+static const char hello[] =
+    "HTTP/1.0 200 OK\r\nDate: Mon, 1 Jan 1996 01:01:01 GMT\r\n"
+    "Content-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, world!";
 
 /* ---- The same in all six stages, down to the next such line. ---- */
 
@@ -46,21 +43,6 @@ static int check(int result, const char *call)
         return result;
     fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     exit(EXIT_FAILURE);
-}
-
-/* Ends the program where a call has shown that the program itself is wrong. */
-static void fail_if_broken(const char *call)
-{
-    if (errno == EBADF || errno == EFAULT || errno == EINVAL ||
-        errno == ENOTSOCK)
-        check(-1, call);
-}
-
-/* Closes a descriptor. Even after EINTR it is gone: close(2). */
-static void close_descriptor(int fd)
-{
-    if (close(fd) == -1)
-        fail_if_broken("close");
 }
 
 /* Says what is wrong with the command line, and ends the program. */
@@ -104,58 +86,6 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0
- * where that has not come yet. */
-static size_t find_end(const char *request, size_t length)
-{
-    for (size_t i = 1; i < length; i++)
-        if (request[i] == '\n' &&
-            (request[i - 1] == '\n' ||
-             (request[i - 1] == '\r' && i > 1 && request[i - 2] == '\n')))
-            return i + 1;
-    return 0;
-}
-
-/* Tells whether the request is a GET or HEAD that announces no body. */
-static bool is_plain(const char *request, size_t length)
-{
-    for (size_t i = 0; i + 1 < length; i++) {
-        const char *line = request + i + 1;
-        if (request[i] == '\n' &&
-            (strncasecmp(line, "Transfer-Encoding", 17) == 0 ||
-             (strncasecmp(line, "Content-Length", 14) == 0 &&
-              line[14 + strspn(line + 14, ": \t0\r")] != '\n')))
-            return false;
-    }
-    return strncmp(request, "GET ", 4) == 0 ||
-           strncmp(request, "HEAD ", 5) == 0;
-}
-
-/* ---- The connection, and what is done with it. ---- */
-
-static volatile sig_atomic_t stopping;
-
-/* Interrupts the call that the program waits in. One that was only about to
- * begin would miss the signal, so another one follows every second. */
-static void stop(int signal_number)
-{
-    (void)signal_number;
-    stopping = 1;
-    alarm(1);
-}
-
-/* From here on, SIGINT and SIGTERM set `stopping`. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = stop}; /* without SA_RESTART */
-    check(sigaction(SIGINT, &action, NULL), "sigaction");
-    check(sigaction(SIGTERM, &action, NULL), "sigaction");
-    check(sigaction(SIGALRM, &action, NULL), "sigaction");
-    sigset_t none;
-    sigemptyset(&none);
-    check(sigprocmask(SIG_SETMASK, &none, NULL), "sigprocmask");
-}
-
 /* Says on stdout where clients find the server. */
 static void announce(int listener)
 {
@@ -163,295 +93,223 @@ static void announce(int listener)
     socklen_t size = sizeof address;
     check(getsockname(listener, (struct sockaddr *)&address, &size),
           "getsockname");
-    while (dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
-                   inet_ntoa(address.sin_addr), ntohs(address.sin_port)) < 0 &&
-           !stopping)
-        check(errno == EINTR ? 0 : -1, "write");
-}
-
-/* Writes to the console. What it does not take is lost: a console that is full
- * or gone is not worth a client. */
-static void write_console(const char *text, size_t length)
-{
-    static bool stuck;
-    while (!stuck && write(STDOUT_FILENO, text, length) == -1 && errno == EINTR)
-        stuck = stopping;
-}
-
-/* CLOSING: half-closed; what still comes is thrown away. */
-enum state { READING, WRITING, CLOSING, CLOSED };
-
-struct connection {
-    int fd;
-    enum state state;
-    char *request;
-    size_t length; /* bytes of the request that have come */
-    const char *response;
-    size_t unsent;      /* bytes of the response that have not left */
-    bool more_may_come; /* behind the request */
-    long long deadline_ms;
-    struct connection *previous, *next;
-};
-
-#ifndef IDLE_SECONDS
-#define IDLE_SECONDS 30
-#endif
-
-enum { MAX_EVENTS = 64 }; /* taken over in one turn */
-
-static int epoll;
-
-/* All connections, in a ring around this one; first the next to be overdue. */
-static struct connection ring = {.previous = &ring, .next = &ring};
-
-static bool paused; /* accept nobody in this turn */
-
-static long long now_ms(void)
-{
-    struct timespec now;
-    check(clock_gettime(CLOCK_MONOTONIC, &now), "clock_gettime");
-    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-}
-
-static void leave_ring(struct connection *connection)
-{
-    connection->previous->next = connection->next;
-    connection->next->previous = connection->previous;
-}
-
-/* Gives a connection its time. All get the same, so its place is the last. */
-static void enter_ring(struct connection *connection)
-{
-    connection->deadline_ms = now_ms() + IDLE_SECONDS * 1000LL;
-    connection->previous = ring.previous;
-    connection->next = &ring;
-    ring.previous->next = connection;
-    ring.previous = connection;
-}
-
-/* Closes the socket and forgets the connection. */
-static void close_connection(struct connection *connection)
-{
-    close_descriptor(connection->fd);
-    leave_ring(connection);
-    paused = false; /* there is room for another */
-    free(connection->request);
-    free(connection);
-}
-
-/* A call on a connection has failed. EINTR and EAGAIN ask for it to be made
- * again. Anything else is the end of this connection, and of no other. */
-static void handle_error(struct connection *connection, const char *call)
-{
-    fail_if_broken(call);
-    if (errno != EINTR && errno != EAGAIN)
-        connection->state = CLOSED;
+    check(dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
+                  inet_ntoa(address.sin_addr), ntohs(address.sin_port)),
+          "write");
 }
 
 /* Shows a request, with nothing in it that a terminal would obey. */
 static void print_request(const char *request, size_t length)
 {
-    char text[4 * MAX_REQUEST + 64];
-    char *end = stpcpy(text, "----------------------------------------\n");
+    puts("----------------------------------------");
     for (size_t i = 0; i < length; i++) {
         unsigned char byte = (unsigned char)request[i];
         if (isprint(byte) || byte == '\t' || byte == '\n')
-            *end++ = request[i];
-        else if (byte != '\r' || request[i + 1] != '\n')
-            end += sprintf(end, "\\x%02x", byte);
+            putchar(byte);
+        else if (byte != '\r')
+            printf("\\x%02x", byte);
     }
-    write_console(text, (size_t)(end - text));
+    fflush(stdout);
 }
 
-/* Chooses the response, once the request is complete or too long. */
-static void answer_request(struct connection *connection)
+/* Returns the length of the request, with the blank line that ends it, or 0
+ * where that has not come, or not among the first MAX_REQUEST bytes. */
+static size_t find_end(const char *request, size_t length)
 {
-    const char *request = connection->request;
-    size_t end = find_end(request, connection->length);
-    if (end == 0 && connection->length < MAX_REQUEST)
+    for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
+        if (request[i] == '\n' &&
+            (request[i - 1] == '\n' ||
+             (request[i - 1] == '\r' && i > 1 && request[i - 2] == '\n')))
+            return i + 1;
+    return 0;
+}
+
+/* Tells whether a body may follow the request, which has a NUL behind it: all
+ * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
+static bool may_have_body(const char *request, size_t length)
+{
+    return (strncmp(request, "GET ", 4) != 0 &&
+            strncmp(request, "HEAD ", 5) != 0) ||
+           strlen(request) < length ||
+           strcasestr(request, "\nContent-Length") != NULL ||
+           strcasestr(request, "\nTransfer-Encoding") != NULL;
+}
+
+/* ---- The connections, and what is done with them. ---- */
+
+enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64 };
+
+/* READING until the request is whole; WRITING until the response is out; where
+ * more may come, CLOSING, half-closed, until the client closes; then CLOSED. */
+enum state { CLOSED, READING, WRITING, CLOSING };
+
+struct connection {
+    enum state state;
+    bool more_may_come; /* behind the request */
+    char *request;
+    size_t length; /* bytes of the request that have come */
+    const char *response;
+    size_t unsent; /* bytes of the response */
+};
+
+static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
+static bool paused; /* accept() has failed: it is tried again after a wait */
+static int epoll;
+
+/* Lets no descriptor be too high for the table. */
+static void limit_descriptors(void)
+{
+    struct rlimit limit;
+    check(getrlimit(RLIMIT_NOFILE, &limit), "getrlimit");
+    limit.rlim_cur =
+        limit.rlim_max < MAX_DESCRIPTORS ? limit.rlim_max : MAX_DESCRIPTORS;
+    check(setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+}
+
+/* Tells epoll which events to report of a descriptor. */
+static int watch(int operation, int fd, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    return epoll_ctl(epoll, operation, fd, &event);
+}
+
+/* Closes the socket, and forgets the connection. */
+static void close_connection(int client)
+{
+    close(client);
+    free(connections[client].request);
+    connections[client] = (struct connection){.state = CLOSED};
+}
+
+/* Tells whether a call has moved no bytes: 0, for the client has closed, or -1.
+ * That ends this connection, and no other, but for EAGAIN and EINTR. */
+static bool handle_failure(int client, ssize_t result)
+{
+    if (result > 0)
+        return false;
+    if (result == 0 || (errno != EAGAIN && errno != EINTR))
+        close_connection(client);
+    return true;
+}
+
+/* Takes a client from the backlog. Where there is no room, says so, once: the
+ * clients wait there until somebody leaves, or a second has passed. */
+static void accept_connection(int listener)
+{
+    static bool said;
+    int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+    bool failed = client == -1 && errno != EAGAIN && errno != EINTR &&
+                  errno != ECONNABORTED;
+    if (failed && !said)
+        fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
+    said |= failed;
+    /* Those who have to wait would be reported all the time. */
+    if (failed != paused &&
+        watch(EPOLL_CTL_MOD, listener, failed ? 0 : EPOLLIN) == 0)
+        paused = failed;
+    if (client == -1)
         return;
-    bool whole = end > 0 && end <= MAX_REQUEST;
-    if (whole)
+    connections[client].state = READING;
+    if (watch(EPOLL_CTL_ADD, client, EPOLLIN) == -1)
+        close_connection(client);
+}
+
+/* Reads a piece of the request. Once it is whole, chooses the response. */
+static void read_request(int client)
+{
+    struct connection *connection = &connections[client];
+    size_t length = connection->length;
+    char *request = realloc(connection->request, length + PIECE_SIZE + 1);
+    if (request == NULL) {
+        close_connection(client);
+        return;
+    }
+    connection->request = request;
+    ssize_t received = recv(client, request + length, PIECE_SIZE, 0);
+    if (handle_failure(client, received))
+        return;
+    length += (size_t)received;
+    connection->length = length;
+    size_t end = find_end(request, length);
+    if (end == 0 && length < MAX_REQUEST)
+        return;
+    request[end] = '\0';
+    connection->more_may_come =
+        end < length || received == PIECE_SIZE || may_have_body(request, end);
+    if (end > 0)
         print_request(request, end);
-    bool plain = whole && is_plain(request, end);
-    if (!plain || end < connection->length)
-        connection->more_may_come = true;
-    connection->response = whole ? hello : too_large;
+    connection->response = end > 0 ? hello : too_large;
     connection->unsent = strlen(connection->response);
     connection->state = WRITING;
 }
 
-/* Reads one piece of the request. After the response, throws it away. */
-static void read_request(struct connection *connection)
+/* Sends what there is room for. Behind the last byte, closes or half-closes. */
+static void write_response(int client)
 {
-    size_t length = connection->length;
-    char *request = realloc(connection->request, length + PIECE_SIZE + 1);
-    if (request == NULL) {
-        handle_error(connection, "realloc");
+    struct connection *connection = &connections[client];
+    ssize_t sent = send(client, connection->response, connection->unsent, 0);
+    if (handle_failure(client, sent))
         return;
-    }
-    connection->request = request;
-    ssize_t received = recv(connection->fd, request + length, PIECE_SIZE, 0);
-    if (received == -1) {
-        handle_error(connection, "recv");
-    } else if (received == 0) {
-        connection->state = CLOSED; /* the client has nothing more to say */
-    } else if (connection->state == READING) {
-        connection->length += (size_t)received;
-        connection->more_may_come = received == PIECE_SIZE; /* not all read */
-        request[connection->length] = '\0';
-        answer_request(connection);
-    }
-}
-
-/* Writes as much of the response as there is room for. After its last byte,
- * closing while data can still come would reset the connection, and the client
- * could lose the response: say that it is over, and let the client close. */
-static void write_response(struct connection *connection)
-{
-    ssize_t sent =
-        send(connection->fd, connection->response, connection->unsent, 0);
-    if (sent == -1) {
-        handle_error(connection, "send");
-        return;
-    }
     connection->response += sent;
     connection->unsent -= (size_t)sent;
     if (connection->unsent > 0)
         return;
-    connection->state = connection->more_may_come ? CLOSING : CLOSED;
-    if (connection->state == CLOSING && shutdown(connection->fd, SHUT_WR) == -1)
-        handle_error(connection, "shutdown");
-}
-
-/* Tells epoll which events to report of a descriptor, and with which pointer.
- * Returns false where it has no room for that: ENOMEM, ENOSPC. */
-static bool watch(int operation, int fd, uint32_t events, void *pointer)
-{
-    struct epoll_event event = {.events = events, .data.ptr = pointer};
-    if (epoll_ctl(epoll, operation, fd, &event) == 0)
-        return true;
-    fail_if_broken("epoll_ctl");
-    return false;
-}
-
-/* Goes a step further with a connection: one recv() or one send(). */
-static void advance(struct connection *connection)
-{
-    enum state before = connection->state;
-    if (connection->state == WRITING)
-        write_response(connection);
-    else
-        read_request(connection);
-    if (connection->state == CLOSED) {
-        close_connection(connection);
+    if (!connection->more_may_come) {
+        close_connection(client);
         return;
     }
-    if (connection->state != before) {
-        leave_ring(connection);
-        enter_ring(connection);
-        if (!watch(EPOLL_CTL_MOD, connection->fd,
-                   connection->state == WRITING ? EPOLLOUT : EPOLLIN,
-                   connection))
-            close_connection(connection);
-    }
+    shutdown(client, SHUT_WR);
+    connection->state = CLOSING;
 }
 
-/* A newcomer could not be taken. Where nobody came, or left at once, that is
- * all. Where descriptors or memory have run out, it will fail again: says so,
- * once, and pauses for a turn. Meanwhile the clients wait in the backlog. */
-static void handle_accept_error(const char *call)
+/* Throws away a piece of what comes behind the request. To close with bytes
+ * unread would reset the connection, and the response could be lost. */
+static void discard_rest(int client)
 {
-    static bool said;
-    fail_if_broken(call);
-    if (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED)
-        return;
-    if (!said)
-        fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
-    said = true;
-    paused = true;
+    char piece[PIECE_SIZE];
+    handle_failure(client, recv(client, piece, PIECE_SIZE, 0));
 }
 
-/* Takes a client from the backlog. */
-static void accept_connection(int listener)
+/* Goes a step further with a client. A new state waits for something else. */
+static void advance(int client)
 {
-    struct connection *connection = calloc(1, sizeof *connection);
-    if (connection != NULL)
-        connection->fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    bool accepted = connection != NULL && connection->fd != -1;
-    if (!accepted ||
-        !watch(EPOLL_CTL_ADD, connection->fd, EPOLLIN, connection)) {
-        handle_accept_error(accepted ? "epoll_ctl" : "accept4");
-        if (accepted)
-            close_descriptor(connection->fd);
-        free(connection);
-        return;
-    }
-    enter_ring(connection);
-}
-
-/* Closes the connections that are out of time. Returns how many milliseconds
- * the next wait may last, or -1 for any time. */
-static int close_overdue(void)
-{
-    long long now = now_ms();
-    while (ring.next != &ring && ring.next->deadline_ms <= now)
-        close_connection(ring.next);
-    int limit_ms = paused ? 1000 : -1;
-    if (ring.next != &ring && (!paused || ring.next->deadline_ms < now + 1000))
-        limit_ms = (int)(ring.next->deadline_ms - now);
-    return limit_ms;
-}
-
-/* Waits until a socket is ready, a connection is out of time or a signal comes.
- * Returns how many sockets are ready. */
-static int wait_for_events(int listener, struct epoll_event *events)
-{
-    int limit_ms = close_overdue();
-    if (paused)
-        watch(EPOLL_CTL_MOD, listener, 0, NULL);
-
-    /* This wait misses none: signals are held back from before the look at
-     * `stopping`, and only the wait itself lets them in. */
-    sigset_t all, before;
-    sigfillset(&all);
-    check(sigprocmask(SIG_BLOCK, &all, &before), "sigprocmask");
-    int count = 0;
-    if (!stopping)
-        count = epoll_pwait(epoll, events, MAX_EVENTS, limit_ms, &before);
-    check(sigprocmask(SIG_SETMASK, &before, NULL), "sigprocmask");
-
-    if (count == -1 && errno != EINTR)
-        check(-1, "epoll_pwait");
-    if (paused)
-        paused = !watch(EPOLL_CTL_MOD, listener, EPOLLIN, NULL);
-    return count;
+    enum state before = connections[client].state;
+    if (before == READING)
+        read_request(client);
+    else if (before == WRITING)
+        write_response(client);
+    else if (before == CLOSING)
+        discard_rest(client);
+    enum state after = connections[client].state;
+    if (after != before && after != CLOSED &&
+        watch(EPOLL_CTL_MOD, client, after == WRITING ? EPOLLOUT : EPOLLIN))
+        close_connection(client);
 }
 
 int main(int argc, char *argv[])
 {
     check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
+    limit_descriptors();
     int listener = open_listener(parse_arguments(argc, argv));
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
     epoll = check(epoll_create1(0), "epoll_create1");
-    if (!watch(EPOLL_CTL_ADD, listener, EPOLLIN, NULL))
-        check(-1, "epoll_ctl");
-    catch_signals();
+    check(watch(EPOLL_CTL_ADD, listener, EPOLLIN), "epoll_ctl");
     announce(listener);
 
-    while (!stopping) {
+    for (;;) {
         struct epoll_event events[MAX_EVENTS];
-        int count = wait_for_events(listener, events);
-        for (int i = 0; i < count; i++) {
-            if (events[i].data.ptr == NULL)
-                accept_connection(listener);
+        int count = epoll_wait(epoll, events, MAX_EVENTS, paused ? 1000 : -1);
+        if (count == -1 && errno == EINTR)
+            continue;
+        check(count, "epoll_wait");
+
+        bool newcomers = paused;
+        for (int i = 0; i < count; i++)
+            if (events[i].data.fd == listener)
+                newcomers = true;
             else
-                advance(events[i].data.ptr);
-        }
+                advance(events[i].data.fd);
+        if (newcomers)
+            accept_connection(listener);
     }
-    while (ring.next != &ring)
-        close_connection(ring.next);
-    close_descriptor(epoll);
-    close_descriptor(listener);
-    return EXIT_SUCCESS;
 }

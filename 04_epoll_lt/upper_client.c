@@ -1,11 +1,11 @@
 /* upper_client: says what is typed to upper_server, and shows its replies.
  *
- * A stream has no borders: what was sent at once can come back in pieces. The
+ * A stream has no borders: what was sent at once can come back in pieces. A
  * reply is over when as many bytes have come as were sent.
  *
  * Try: ./upper_client     while ./upper_server runs in another terminal
  */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -63,58 +63,31 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
 /* Says that the server has closed the connection, and ends the program. */
 static void fail_server(void)
 {
-    putchar('\n'); /* behind the prompt */
-    fflush(stdout);
-    fputs(NAME ": the server went away\n", stderr);
+    fputs("\n" NAME ": the server went away\n", stderr); /* behind the prompt */
     exit(EXIT_FAILURE);
 }
 
-/* Shows the prompt, and waits for input. The server speaks only when it is
- * spoken to, so if it is the socket that becomes readable, it has closed. */
-static void wait_for_input(int server)
-{
-    struct pollfd waits[] = {{.fd = STDIN_FILENO, .events = POLLIN},
-                             {.fd = server, .events = POLLIN}};
-    printf("please input: ");
-    fflush(stdout);
-    while (poll(waits, 2, -1) == -1)
-        check(errno == EINTR ? 0 : -1, "poll");
-    if (waits[1].revents != 0)
-        fail_server();
-}
-
-/* Sends the bytes, all of them. */
-static void send_all(int server, const char *bytes, size_t length)
-{
-    while (length > 0) {
-        ssize_t sent = send(server, bytes, length, MSG_NOSIGNAL);
-        if (sent == -1 && (errno == EPIPE || errno == ECONNRESET))
-            fail_server();
-        if (sent == -1 && errno != EINTR)
-            check(-1, "send");
-        if (sent > 0) {
-            bytes += sent;
-            length -= (size_t)sent;
-        }
-    }
-}
-
-/* Shows a reply of so many bytes, in as many pieces as it comes. */
-static void print_reply(int server, size_t length)
+/* Says a line, and shows the reply, a chunk at a time: the server keeps no
+ * more, and a long line sent at once would block both sides. */
+static void converse(int server, const char *line, size_t length)
 {
     char piece[CHUNK_SIZE];
     while (length > 0) {
-        size_t room = length < sizeof piece ? length : sizeof piece;
-        ssize_t received = recv(server, piece, room, 0);
-        if (received == 0 || (received == -1 && errno == ECONNRESET))
+        size_t chunk = length < CHUNK_SIZE ? length : CHUNK_SIZE;
+        ssize_t left = send(server, line, chunk, MSG_NOSIGNAL);
+        if (left == -1)
             fail_server();
-        if (received == -1 && errno != EINTR)
-            check(-1, "recv");
-        if (received > 0) {
+        line += left;
+        length -= (size_t)left;
+        while (left > 0) {
+            ssize_t received = recv(server, piece, (size_t)left, 0);
+            if (received <= 0)
+                fail_server();
             fwrite(piece, 1, (size_t)received, stdout);
-            length -= (size_t)received;
+            left -= received;
         }
     }
+    putchar('\n');
 }
 
 int main(int argc, char *argv[])
@@ -123,32 +96,25 @@ int main(int argc, char *argv[])
     int server = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
     check(connect(server, (struct sockaddr *)&address, sizeof address),
           "connect");
-
-    /* Lines that stdin had read ahead would be hidden from poll(). */
-    setvbuf(stdin, NULL, _IONBF, 0);
+    setvbuf(stdin, NULL, _IONBF, 0); /* poll() cannot see what is in a buffer */
+    setvbuf(stdout, NULL, _IONBF, 0);
+    struct pollfd waits[] = {{.fd = STDIN_FILENO, .events = POLLIN},
+                             {.fd = server, .events = POLLIN}};
     char *line = NULL;
     size_t size = 0;
     for (;;) {
-        wait_for_input(server);
+        fputs("please input: ", stdout);
+        check(poll(waits, 2, -1), "poll");
+        if (waits[1].revents != 0) /* not spoken to, it can only have closed */
+            fail_server();
         ssize_t length = getline(&line, &size, stdin);
         if (length > 0 && line[length - 1] == '\n')
             line[--length] = '\0';
         if (length == -1)
             putchar('\n'); /* behind the prompt */
-        if (length == -1 || (length == 1 && line[0] == 'q'))
-            break;
-        /* The server reads no more while its reply waits: a line that is longer
-         * than its chunk and all the buffers would block both sides. */
-        for (ssize_t i = 0; i < length; i += CHUNK_SIZE) {
-            size_t chunk =
-                length - i < CHUNK_SIZE ? (size_t)(length - i) : CHUNK_SIZE;
-            send_all(server, line + i, chunk);
-            print_reply(server, chunk);
-        }
+        if (length == -1 || strcmp(line, "q") == 0)
+            return EXIT_SUCCESS;
         if (length > 0)
-            putchar('\n');
+            converse(server, line, (size_t)length);
     }
-    free(line);
-    check(close(server), "close");
-    return EXIT_SUCCESS;
 }

@@ -1,9 +1,8 @@
 /* upper_server: a conversation, on connections that stay open.
  *
- * Each client has what it sends sent back in capitals. One chunk of it is on
- * the way at any time, so a connection waits by turns for EPOLLIN (something to
- * read) and EPOLLOUT (room to write), and a client that does not read is not
- * read from. Level-triggered: compare server.c beside this file.
+ * What a client sends comes back in capitals. One chunk of it is kept, so each
+ * connection waits by turns for EPOLLIN (something to read) and EPOLLOUT (room
+ * to write), and a client that does not read is not read from. Level-triggered.
  *
  * Try: ./upper_server     and in a second terminal: ./upper_client
  */
@@ -19,13 +18,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define NAME "upper_server"
 #define USAGE "usage: " NAME " [port [address]]\n"
-
-enum { CHUNK_SIZE = 1024, MAX_EVENTS = 64 }; /* bytes; in one turn */
 
 /* Returns a call's result. A failure ends the program, with the reason. */
 static int check(int result, const char *call)
@@ -34,21 +32,6 @@ static int check(int result, const char *call)
         return result;
     fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     exit(EXIT_FAILURE);
-}
-
-/* Ends the program where a call has shown that the program itself is wrong. */
-static void fail_if_broken(const char *call)
-{
-    if (errno == EBADF || errno == EFAULT || errno == EINVAL ||
-        errno == ENOTSOCK)
-        check(-1, call);
-}
-
-/* Closes a descriptor. Even after EINTR it is gone: close(2). */
-static void close_descriptor(int fd)
-{
-    if (close(fd) == -1)
-        fail_if_broken("close");
 }
 
 /* Says what is wrong with the command line, and ends the program. */
@@ -92,29 +75,6 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-static volatile sig_atomic_t stopping;
-
-/* Interrupts the call that the program waits in. One that was only about to
- * begin would miss the signal, so another one follows every second. */
-static void stop(int signal_number)
-{
-    (void)signal_number;
-    stopping = 1;
-    alarm(1);
-}
-
-/* From here on, SIGINT and SIGTERM set `stopping`. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = stop}; /* without SA_RESTART */
-    check(sigaction(SIGINT, &action, NULL), "sigaction");
-    check(sigaction(SIGTERM, &action, NULL), "sigaction");
-    check(sigaction(SIGALRM, &action, NULL), "sigaction");
-    sigset_t none;
-    sigemptyset(&none);
-    check(sigprocmask(SIG_SETMASK, &none, NULL), "sigprocmask");
-}
-
 /* Says on stdout where clients find the server. */
 static void announce(int listener)
 {
@@ -122,218 +82,139 @@ static void announce(int listener)
     socklen_t size = sizeof address;
     check(getsockname(listener, (struct sockaddr *)&address, &size),
           "getsockname");
-    while (dprintf(STDOUT_FILENO, "listening on %s:%d\n",
-                   inet_ntoa(address.sin_addr), ntohs(address.sin_port)) < 0 &&
-           !stopping)
-        check(errno == EINTR ? 0 : -1, "write");
+    check(dprintf(STDOUT_FILENO, "listening on %s:%d\n",
+                  inet_ntoa(address.sin_addr), ntohs(address.sin_port)),
+          "write");
 }
 
-/* Writes to the console. What it does not take is lost: a console that is full
- * or gone is not worth a client. */
-static void write_console(const char *text, size_t length)
-{
-    static bool stuck;
-    while (!stuck && write(STDOUT_FILENO, text, length) == -1 && errno == EINTR)
-        stuck = stopping;
-}
+enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64, CHUNK_SIZE = 1024 };
 
 struct connection {
-    int fd;
     char chunk[CHUNK_SIZE];
-    size_t length; /* of the chunk */
-    size_t sent;   /* of its bytes */
-    bool over;
-    struct connection *previous, *next;
+    size_t length, sent; /* bytes of the chunk */
 };
 
+static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
+static bool paused; /* accept() has failed: it is tried again after a wait */
 static int epoll;
 
-/* All connections, in a ring around this one. */
-static struct connection ring = {.previous = &ring, .next = &ring};
-
-static bool paused; /* accept nobody in this turn */
-
-/* Closes the socket and forgets the connection. */
-static void close_connection(struct connection *connection)
+/* Lets no descriptor be too high for the table. */
+static void limit_descriptors(void)
 {
-    close_descriptor(connection->fd);
-    connection->previous->next = connection->next;
-    connection->next->previous = connection->previous;
-    paused = false; /* there is room for another */
-    free(connection);
+    struct rlimit limit;
+    check(getrlimit(RLIMIT_NOFILE, &limit), "getrlimit");
+    limit.rlim_cur =
+        limit.rlim_max < MAX_DESCRIPTORS ? limit.rlim_max : MAX_DESCRIPTORS;
+    check(setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
 }
 
-/* A call on a connection has failed. EINTR and EAGAIN ask for it to be made
- * again. Anything else is the end of this connection, and of no other. */
-static void handle_error(struct connection *connection, const char *call)
+/* Tells epoll which events to report of a descriptor. */
+static int watch(int operation, int fd, uint32_t events)
 {
-    fail_if_broken(call);
-    if (errno != EINTR && errno != EAGAIN)
-        connection->over = true;
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    return epoll_ctl(epoll, operation, fd, &event);
+}
+
+/* Tells whether a call has moved no bytes: 0, for the client has closed, or -1.
+ * That ends this connection, and no other, but for EAGAIN and EINTR. */
+static bool handle_failure(int client, ssize_t result)
+{
+    if (result > 0)
+        return false;
+    if (result == 0 || (errno != EAGAIN && errno != EINTR))
+        close(client);
+    return true;
+}
+
+/* Takes a client from the backlog. Where there is no room, says so, once: the
+ * clients wait there until somebody leaves, or a second has passed. */
+static void accept_connection(int listener)
+{
+    static bool said;
+    int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+    bool failed = client == -1 && errno != EAGAIN && errno != EINTR &&
+                  errno != ECONNABORTED;
+    if (failed && !said)
+        fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
+    said |= failed;
+    /* Those who have to wait would be reported all the time. */
+    if (failed != paused &&
+        watch(EPOLL_CTL_MOD, listener, failed ? 0 : EPOLLIN) == 0)
+        paused = failed;
+    if (client == -1)
+        return;
+    connections[client].length = connections[client].sent = 0;
+    if (watch(EPOLL_CTL_ADD, client, EPOLLIN) == -1)
+        close(client);
 }
 
 /* Shows an event on the console. */
 static void print_event(int fd, uint32_t events)
 {
-    static const struct {
-        uint32_t bit;
-        const char *name;
-    } flags[] = {{EPOLLIN, "EPOLLIN"},
-                 {EPOLLOUT, "EPOLLOUT"},
-                 {EPOLLERR, "EPOLLERR"},
-                 {EPOLLHUP, "EPOLLHUP"}};
-    char text[64];
-    int length = snprintf(text, sizeof text, "fd %d:", fd);
-    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
-        if ((events & flags[i].bit) != 0)
-            length += sprintf(text + length, "|%s", flags[i].name);
-    *strchr(text, '|') = ' ';
-    text[length++] = '\n';
-    write_console(text, (size_t)length);
+    printf("fd %d:%s%s%s%s\n", fd, events & EPOLLIN ? " EPOLLIN" : "",
+           events & EPOLLOUT ? " EPOLLOUT" : "",
+           events & EPOLLERR ? " EPOLLERR" : "",
+           events & EPOLLHUP ? " EPOLLHUP" : "");
+    fflush(stdout);
 }
 
-/* Reads a chunk, and turns it into capitals. */
-static void read_chunk(struct connection *connection)
+/* Reads a chunk, turns it into capitals, and waits for room to write it. */
+static void read_chunk(int client)
 {
-    ssize_t received = recv(connection->fd, connection->chunk, CHUNK_SIZE, 0);
-    if (received == -1) {
-        handle_error(connection, "recv");
+    struct connection *connection = &connections[client];
+    ssize_t received = recv(client, connection->chunk, CHUNK_SIZE, 0);
+    if (handle_failure(client, received))
         return;
-    }
-    connection->over = received == 0;
     connection->length = (size_t)received;
     connection->sent = 0;
-    for (size_t i = 0; i < connection->length; i++)
-        connection->chunk[i] =
-            (char)toupper((unsigned char)connection->chunk[i]);
+    for (char *letter = connection->chunk; received-- > 0; letter++)
+        *letter = (char)toupper((unsigned char)*letter);
+    if (watch(EPOLL_CTL_MOD, client, EPOLLOUT) == -1)
+        close(client);
 }
 
-/* Writes as much of the chunk as there is room for. */
-static void write_chunk(struct connection *connection)
+/* Writes what there is room for. Behind the last byte, waits for the next. */
+static void write_chunk(int client)
 {
-    ssize_t sent = send(connection->fd, connection->chunk + connection->sent,
+    struct connection *connection = &connections[client];
+    ssize_t sent = send(client, connection->chunk + connection->sent,
                         connection->length - connection->sent, 0);
-    if (sent == -1)
-        handle_error(connection, "send");
-    else
-        connection->sent += (size_t)sent;
-}
-
-/* Tells epoll which events to report of a descriptor, and with which pointer.
- * Returns false where it has no room for that: ENOMEM, ENOSPC. */
-static bool watch(int operation, int fd, uint32_t events, void *pointer)
-{
-    struct epoll_event event = {.events = events, .data.ptr = pointer};
-    if (epoll_ctl(epoll, operation, fd, &event) == 0)
-        return true;
-    fail_if_broken("epoll_ctl");
-    return false;
-}
-
-/* Goes a step further with a connection: one recv() or one send(). */
-static void advance(struct connection *connection)
-{
-    bool writing = connection->sent < connection->length;
-    if (writing)
-        write_chunk(connection);
-    else
-        read_chunk(connection);
-    bool more_to_write = connection->sent < connection->length;
-    if (connection->over ||
-        (more_to_write != writing &&
-         !watch(EPOLL_CTL_MOD, connection->fd,
-                more_to_write ? EPOLLOUT : EPOLLIN, connection)))
-        close_connection(connection);
-}
-
-/* A newcomer could not be taken. Where nobody came, or left at once, that is
- * all. Where descriptors or memory have run out, it will fail again: says so,
- * once, and pauses for a turn. Meanwhile the clients wait in the backlog. */
-static void handle_accept_error(const char *call)
-{
-    static bool said;
-    fail_if_broken(call);
-    if (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED)
+    if (handle_failure(client, sent))
         return;
-    if (!said)
-        fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
-    said = true;
-    paused = true;
-}
-
-/* Takes a client from the backlog. */
-static void accept_connection(int listener)
-{
-    struct connection *connection = calloc(1, sizeof *connection);
-    if (connection != NULL)
-        connection->fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    bool accepted = connection != NULL && connection->fd != -1;
-    if (!accepted ||
-        !watch(EPOLL_CTL_ADD, connection->fd, EPOLLIN, connection)) {
-        handle_accept_error(accepted ? "epoll_ctl" : "accept4");
-        if (accepted)
-            close_descriptor(connection->fd);
-        free(connection);
-        return;
-    }
-    connection->previous = ring.previous;
-    connection->next = &ring;
-    ring.previous->next = connection;
-    ring.previous = connection;
-}
-
-/* Waits until a socket is ready or a signal comes. Returns how many sockets are
- * ready. */
-static int wait_for_events(int listener, struct epoll_event *events)
-{
-    int limit_ms = paused ? 1000 : -1;
-    if (paused)
-        watch(EPOLL_CTL_MOD, listener, 0, NULL);
-
-    /* This wait misses none: signals are held back from before the look at
-     * `stopping`, and only the wait itself lets them in. */
-    sigset_t all, before;
-    sigfillset(&all);
-    check(sigprocmask(SIG_BLOCK, &all, &before), "sigprocmask");
-    int count = 0;
-    if (!stopping)
-        count = epoll_pwait(epoll, events, MAX_EVENTS, limit_ms, &before);
-    check(sigprocmask(SIG_SETMASK, &before, NULL), "sigprocmask");
-
-    if (count == -1 && errno != EINTR)
-        check(-1, "epoll_pwait");
-    if (paused)
-        paused = !watch(EPOLL_CTL_MOD, listener, EPOLLIN, NULL);
-    return count;
+    connection->sent += (size_t)sent;
+    if (connection->sent == connection->length &&
+        watch(EPOLL_CTL_MOD, client, EPOLLIN) == -1)
+        close(client);
 }
 
 int main(int argc, char *argv[])
 {
     check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
+    limit_descriptors();
     int listener = open_listener(parse_arguments(argc, argv));
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
     epoll = check(epoll_create1(0), "epoll_create1");
-    if (!watch(EPOLL_CTL_ADD, listener, EPOLLIN, NULL))
-        check(-1, "epoll_ctl");
-    catch_signals();
+    check(watch(EPOLL_CTL_ADD, listener, EPOLLIN), "epoll_ctl");
     announce(listener);
 
-    while (!stopping) {
+    for (;;) {
         struct epoll_event events[MAX_EVENTS];
-        int count = wait_for_events(listener, events);
+        int count = epoll_wait(epoll, events, MAX_EVENTS, paused ? 1000 : -1);
+        if (count == -1 && errno == EINTR)
+            continue;
+        check(count, "epoll_wait");
+        bool newcomers = paused;
         for (int i = 0; i < count; i++) {
-            struct connection *connection = events[i].data.ptr;
-            print_event(connection == NULL ? listener : connection->fd,
-                        events[i].events);
-            if (connection == NULL)
-                accept_connection(listener);
+            int fd = events[i].data.fd;
+            print_event(fd, events[i].events);
+            if (fd == listener)
+                newcomers = true;
+            else if (connections[fd].sent < connections[fd].length)
+                write_chunk(fd);
             else
-                advance(connection);
+                read_chunk(fd);
         }
+        if (newcomers)
+            accept_connection(listener);
     }
-    while (ring.next != &ring)
-        close_connection(ring.next);
-    close_descriptor(epoll);
-    close_descriptor(listener);
-    return EXIT_SUCCESS;
 }

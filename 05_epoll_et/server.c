@@ -1,10 +1,9 @@
-/* 05_epoll_et: many clients, and a kernel that says everything once.
+/* 05_epoll_et: told once.
  *
- * New since 04_epoll_lt: an event comes when something changes, not for as long
- * as it is so. The program itself has to remember who is ready, until a call
- * says EAGAIN. In return it tells epoll once what to report, and never again.
+ * New since 04_epoll_lt: EPOLLET. epoll speaks up when something changes, not
+ * for as long as it is so: go on until EAGAIN. In return, it is told but once.
  *
- * Try: strace -e trace=network,epoll_ctl,epoll_pwait ./05_epoll_et
+ * Try: strace -e epoll_ctl,epoll_wait ./05_epoll_et
  */
 #define _GNU_SOURCE
 
@@ -17,20 +16,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define NAME "05_epoll_et"
 #define USAGE "usage: " NAME " [port [address]]\n"
 
-static const char hello[] = "HTTP/1.0 200 OK\r\n"
-                            "Date: Mon, 1 Jan 1996 01:01:01 GMT\r\n"
-                            "Content-Type: text/plain\r\n"
-                            "Content-Length: 13\r\n\r\n"
-                            "Hello, world!";
+static const char hello[] =
+    "HTTP/1.0 200 OK\r\nDate: Mon, 1 Jan 1996 01:01:01 GMT\r\n"
+    "Content-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, world!";
 
 /* ---- The same in all six stages, down to the next such line. ---- */
 
@@ -46,21 +42,6 @@ static int check(int result, const char *call)
         return result;
     fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     exit(EXIT_FAILURE);
-}
-
-/* Ends the program where a call has shown that the program itself is wrong. */
-static void fail_if_broken(const char *call)
-{
-    if (errno == EBADF || errno == EFAULT || errno == EINVAL ||
-        errno == ENOTSOCK)
-        check(-1, call);
-}
-
-/* Closes a descriptor. Even after EINTR it is gone: close(2). */
-static void close_descriptor(int fd)
-{
-    if (close(fd) == -1)
-        fail_if_broken("close");
 }
 
 /* Says what is wrong with the command line, and ends the program. */
@@ -104,58 +85,6 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0
- * where that has not come yet. */
-static size_t find_end(const char *request, size_t length)
-{
-    for (size_t i = 1; i < length; i++)
-        if (request[i] == '\n' &&
-            (request[i - 1] == '\n' ||
-             (request[i - 1] == '\r' && i > 1 && request[i - 2] == '\n')))
-            return i + 1;
-    return 0;
-}
-
-/* Tells whether the request is a GET or HEAD that announces no body. */
-static bool is_plain(const char *request, size_t length)
-{
-    for (size_t i = 0; i + 1 < length; i++) {
-        const char *line = request + i + 1;
-        if (request[i] == '\n' &&
-            (strncasecmp(line, "Transfer-Encoding", 17) == 0 ||
-             (strncasecmp(line, "Content-Length", 14) == 0 &&
-              line[14 + strspn(line + 14, ": \t0\r")] != '\n')))
-            return false;
-    }
-    return strncmp(request, "GET ", 4) == 0 ||
-           strncmp(request, "HEAD ", 5) == 0;
-}
-
-/* ---- The connection, and what is done with it. ---- */
-
-static volatile sig_atomic_t stopping;
-
-/* Interrupts the call that the program waits in. One that was only about to
- * begin would miss the signal, so another one follows every second. */
-static void stop(int signal_number)
-{
-    (void)signal_number;
-    stopping = 1;
-    alarm(1);
-}
-
-/* From here on, SIGINT and SIGTERM set `stopping`. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = stop}; /* without SA_RESTART */
-    check(sigaction(SIGINT, &action, NULL), "sigaction");
-    check(sigaction(SIGTERM, &action, NULL), "sigaction");
-    check(sigaction(SIGALRM, &action, NULL), "sigaction");
-    sigset_t none;
-    sigemptyset(&none);
-    check(sigprocmask(SIG_SETMASK, &none, NULL), "sigprocmask");
-}
-
 /* Says on stdout where clients find the server. */
 static void announce(int listener)
 {
@@ -163,336 +92,229 @@ static void announce(int listener)
     socklen_t size = sizeof address;
     check(getsockname(listener, (struct sockaddr *)&address, &size),
           "getsockname");
-    while (dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
-                   inet_ntoa(address.sin_addr), ntohs(address.sin_port)) < 0 &&
-           !stopping)
-        check(errno == EINTR ? 0 : -1, "write");
-}
-
-/* Writes to the console. What it does not take is lost: a console that is full
- * or gone is not worth a client. */
-static void write_console(const char *text, size_t length)
-{
-    static bool stuck;
-    while (!stuck && write(STDOUT_FILENO, text, length) == -1 && errno == EINTR)
-        stuck = stopping;
-}
-
-/* CLOSING: half-closed; what still comes is thrown away. */
-enum state { READING, WRITING, CLOSING, CLOSED };
-
-struct connection {
-    int fd;
-    enum state state;
-    char *request;
-    size_t length; /* bytes of the request that have come */
-    const char *response;
-    size_t unsent;      /* bytes of the response that have not left */
-    bool more_may_come; /* behind the request */
-    long long deadline_ms;
-    struct connection *previous, *next;
-    bool ready; /* no call has said EAGAIN since the last event */
-    struct connection *next_ready;
-};
-
-#ifndef IDLE_SECONDS
-#define IDLE_SECONDS 30
-#endif
-
-enum { MAX_EVENTS = 64 }; /* taken over in one turn */
-enum { MAX_STEPS = 16 };  /* of each connection in one turn */
-
-static int epoll;
-
-/* All connections, in a ring around this one; first the next to be overdue. */
-static struct connection ring = {.previous = &ring, .next = &ring};
-
-static bool paused; /* accept nobody in this turn */
-
-static bool backlog_ready; /* accept4() has not said EAGAIN since its event */
-static struct connection *ready_list;
-
-static long long now_ms(void)
-{
-    struct timespec now;
-    check(clock_gettime(CLOCK_MONOTONIC, &now), "clock_gettime");
-    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-}
-
-static void leave_ring(struct connection *connection)
-{
-    connection->previous->next = connection->next;
-    connection->next->previous = connection->previous;
-}
-
-/* Gives a connection its time. All get the same, so its place is the last. */
-static void enter_ring(struct connection *connection)
-{
-    connection->deadline_ms = now_ms() + IDLE_SECONDS * 1000LL;
-    connection->previous = ring.previous;
-    connection->next = &ring;
-    ring.previous->next = connection;
-    ring.previous = connection;
-}
-
-/* Closes the socket and forgets the connection. */
-static void close_connection(struct connection *connection)
-{
-    close_descriptor(connection->fd);
-    leave_ring(connection);
-    paused = false; /* there is room for another */
-    free(connection->request);
-    free(connection);
-}
-
-/* A call on a connection has failed. EINTR and EAGAIN ask for it to be made
- * again. Anything else is the end of this connection, and of no other. */
-static void handle_error(struct connection *connection, const char *call)
-{
-    fail_if_broken(call);
-    if (errno == EAGAIN)
-        connection->ready = false;
-    else if (errno != EINTR)
-        connection->state = CLOSED;
+    check(dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
+                  inet_ntoa(address.sin_addr), ntohs(address.sin_port)),
+          "write");
 }
 
 /* Shows a request, with nothing in it that a terminal would obey. */
 static void print_request(const char *request, size_t length)
 {
-    char text[4 * MAX_REQUEST + 64];
-    char *end = stpcpy(text, "----------------------------------------\n");
+    puts("----------------------------------------");
     for (size_t i = 0; i < length; i++) {
         unsigned char byte = (unsigned char)request[i];
         if (isprint(byte) || byte == '\t' || byte == '\n')
-            *end++ = request[i];
-        else if (byte != '\r' || request[i + 1] != '\n')
-            end += sprintf(end, "\\x%02x", byte);
+            putchar(byte);
+        else if (byte != '\r')
+            printf("\\x%02x", byte);
     }
-    write_console(text, (size_t)(end - text));
+    fflush(stdout);
 }
 
-/* Chooses the response, once the request is complete or too long. */
-static void answer_request(struct connection *connection)
+/* Returns the length of the request, with the blank line that ends it, or 0
+ * where that has not come, or not among the first MAX_REQUEST bytes. */
+static size_t find_end(const char *request, size_t length)
 {
-    const char *request = connection->request;
-    size_t end = find_end(request, connection->length);
-    if (end == 0 && connection->length < MAX_REQUEST)
+    for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
+        if (request[i] == '\n' &&
+            (request[i - 1] == '\n' ||
+             (request[i - 1] == '\r' && i > 1 && request[i - 2] == '\n')))
+            return i + 1;
+    return 0;
+}
+
+/* Tells whether a body may follow the request, which has a NUL behind it: all
+ * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
+static bool may_have_body(const char *request, size_t length)
+{
+    return (strncmp(request, "GET ", 4) != 0 &&
+            strncmp(request, "HEAD ", 5) != 0) ||
+           strlen(request) < length ||
+           strcasestr(request, "\nContent-Length") != NULL ||
+           strcasestr(request, "\nTransfer-Encoding") != NULL;
+}
+
+/* ---- The connections, and what is done with them. ---- */
+
+enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64, MAX_STEPS = 16 };
+
+/* READING until the request is whole; WRITING until the response is out; where
+ * more may come, CLOSING, half-closed, until the client closes; then CLOSED. */
+enum state { CLOSED, READING, WRITING, CLOSING };
+
+struct connection {
+    enum state state;
+    bool ready;         /* no call has said EAGAIN since the last event */
+    bool more_may_come; /* behind the request */
+    char *request;
+    size_t length; /* bytes of the request that have come */
+    const char *response;
+    size_t unsent; /* bytes of the response */
+};
+
+static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
+static bool paused; /* accept() has failed: it is tried again after a wait */
+static int epoll;
+static bool newcomers; /* what `ready` is, for the listening socket */
+
+/* Lets no descriptor be too high for the table. */
+static void limit_descriptors(void)
+{
+    struct rlimit limit;
+    check(getrlimit(RLIMIT_NOFILE, &limit), "getrlimit");
+    limit.rlim_cur =
+        limit.rlim_max < MAX_DESCRIPTORS ? limit.rlim_max : MAX_DESCRIPTORS;
+    check(setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+}
+
+/* Tells epoll which events to report of a descriptor. */
+static int watch(int operation, int fd, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    return epoll_ctl(epoll, operation, fd, &event);
+}
+
+/* Closes the socket, and forgets the connection. */
+static void close_connection(int client)
+{
+    close(client);
+    free(connections[client].request);
+    connections[client] = (struct connection){.state = CLOSED};
+}
+
+/* Tells whether a call has moved no bytes: 0, for the client has closed, or -1.
+ * That ends this connection, and no other, but for EAGAIN and EINTR. */
+static bool handle_failure(int client, ssize_t result)
+{
+    if (result > 0)
+        return false;
+    if (result == -1 && errno == EAGAIN)
+        connections[client].ready = false;
+    else if (result == 0 || errno != EINTR)
+        close_connection(client);
+    return true;
+}
+
+/* Takes a client from the backlog. Where there is no room, says so, once: the
+ * clients wait there until somebody leaves, or a second has passed. */
+static void accept_connection(int listener)
+{
+    static bool said;
+    int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+    newcomers = client != -1 || errno == EINTR || errno == ECONNABORTED;
+    paused = !newcomers && errno != EAGAIN;
+    if (paused && !said)
+        fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
+    said |= paused;
+    if (client == -1)
         return;
-    bool whole = end > 0 && end <= MAX_REQUEST;
-    if (whole)
+    connections[client].state = READING;
+    if (watch(EPOLL_CTL_ADD, client, EPOLLIN | EPOLLOUT | EPOLLET) == -1)
+        close_connection(client);
+}
+
+/* Reads a piece of the request. Once it is whole, chooses the response. */
+static void read_request(int client)
+{
+    struct connection *connection = &connections[client];
+    size_t length = connection->length;
+    char *request = realloc(connection->request, length + PIECE_SIZE + 1);
+    if (request == NULL) {
+        close_connection(client);
+        return;
+    }
+    connection->request = request;
+    ssize_t received = recv(client, request + length, PIECE_SIZE, 0);
+    if (handle_failure(client, received))
+        return;
+    length += (size_t)received;
+    connection->length = length;
+    size_t end = find_end(request, length);
+    if (end == 0 && length < MAX_REQUEST)
+        return;
+    request[end] = '\0';
+    connection->more_may_come =
+        end < length || received == PIECE_SIZE || may_have_body(request, end);
+    if (end > 0)
         print_request(request, end);
-    bool plain = whole && is_plain(request, end);
-    if (!plain || end < connection->length)
-        connection->more_may_come = true;
-    connection->response = whole ? hello : too_large;
+    connection->response = end > 0 ? hello : too_large;
     connection->unsent = strlen(connection->response);
     connection->state = WRITING;
 }
 
-/* Reads one piece of the request. After the response, throws it away. */
-static void read_request(struct connection *connection)
+/* Sends what there is room for. Behind the last byte, closes or half-closes. */
+static void write_response(int client)
 {
-    size_t length = connection->length;
-    char *request = realloc(connection->request, length + PIECE_SIZE + 1);
-    if (request == NULL) {
-        handle_error(connection, "realloc");
+    struct connection *connection = &connections[client];
+    ssize_t sent = send(client, connection->response, connection->unsent, 0);
+    if (handle_failure(client, sent))
         return;
-    }
-    connection->request = request;
-    ssize_t received = recv(connection->fd, request + length, PIECE_SIZE, 0);
-    if (received == -1) {
-        handle_error(connection, "recv");
-    } else if (received == 0) {
-        connection->state = CLOSED; /* the client has nothing more to say */
-    } else if (connection->state == READING) {
-        connection->length += (size_t)received;
-        connection->more_may_come = received == PIECE_SIZE; /* not all read */
-        request[connection->length] = '\0';
-        answer_request(connection);
-    }
-}
-
-/* Writes as much of the response as there is room for. After its last byte,
- * closing while data can still come would reset the connection, and the client
- * could lose the response: say that it is over, and let the client close. */
-static void write_response(struct connection *connection)
-{
-    ssize_t sent =
-        send(connection->fd, connection->response, connection->unsent, 0);
-    if (sent == -1) {
-        handle_error(connection, "send");
-        return;
-    }
     connection->response += sent;
     connection->unsent -= (size_t)sent;
     if (connection->unsent > 0)
         return;
-    connection->state = connection->more_may_come ? CLOSING : CLOSED;
-    if (connection->state == CLOSING && shutdown(connection->fd, SHUT_WR) == -1)
-        handle_error(connection, "shutdown");
+    if (!connection->more_may_come) {
+        close_connection(client);
+        return;
+    }
+    shutdown(client, SHUT_WR);
+    connection->state = CLOSING;
 }
 
-/* Tells epoll which events to report of a descriptor, and with which pointer.
- * Returns false where it has no room for that: ENOMEM, ENOSPC. */
-static bool watch(int operation, int fd, uint32_t events, void *pointer)
+/* Throws away a piece of what comes behind the request. To close with bytes
+ * unread would reset the connection, and the response could be lost. */
+static void discard_rest(int client)
 {
-    struct epoll_event event = {.events = events, .data.ptr = pointer};
-    if (epoll_ctl(epoll, operation, fd, &event) == 0)
-        return true;
-    fail_if_broken("epoll_ctl");
-    return false;
+    char piece[PIECE_SIZE];
+    handle_failure(client, recv(client, piece, PIECE_SIZE, 0));
 }
 
-/* Remembers that a connection is ready. */
-static void mark_ready(struct connection *connection)
+/* Goes on with a client until a call says EAGAIN. One that is always quicker
+ * has MAX_STEPS; then epoll is asked to report it again, behind the others. */
+static void advance(int client)
 {
+    struct connection *connection = &connections[client];
     connection->ready = true;
-    connection->next_ready = ready_list;
-    ready_list = connection;
-}
-
-/* Goes on with a connection until a call says EAGAIN. Where the client is too
- * busy for that, the others have their turn after MAX_STEPS. */
-static void advance(struct connection *connection)
-{
-    enum state before = connection->state;
-    int steps = MAX_STEPS;
-    while (connection->ready && connection->state != CLOSED && steps-- > 0) {
-        if (connection->state == WRITING)
-            write_response(connection);
-        else
-            read_request(connection);
-    }
-    if (connection->state == CLOSED) {
-        close_connection(connection);
-        return;
-    }
-    if (connection->state != before) {
-        leave_ring(connection);
-        enter_ring(connection);
-    }
-    if (connection->ready)
-        mark_ready(connection);
-}
-
-/* Goes on with all connections that are ready. */
-static void advance_ready(void)
-{
-    struct connection *list = ready_list;
-    ready_list = NULL;
-    while (list != NULL) {
-        struct connection *connection = list;
-        list = connection->next_ready;
-        advance(connection);
-    }
-}
-
-/* A newcomer could not be taken. Where nobody came, or left at once, that is
- * all. Where descriptors or memory have run out, it will fail again: says so,
- * once, and pauses for a turn. Meanwhile the clients wait in the backlog. */
-static void handle_accept_error(const char *call)
-{
-    static bool said;
-    fail_if_broken(call);
-    if (errno == EAGAIN)
-        backlog_ready = false;
-    if (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED)
-        return;
-    if (!said)
-        fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
-    said = true;
-    paused = true;
-}
-
-/* Takes a client from the backlog. */
-static void accept_connection(int listener)
-{
-    struct connection *connection = calloc(1, sizeof *connection);
-    if (connection != NULL)
-        connection->fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    bool accepted = connection != NULL && connection->fd != -1;
-    if (!accepted || !watch(EPOLL_CTL_ADD, connection->fd,
-                            EPOLLIN | EPOLLOUT | EPOLLET, connection)) {
-        handle_accept_error(accepted ? "epoll_ctl" : "accept4");
-        if (accepted)
-            close_descriptor(connection->fd);
-        free(connection);
-        return;
-    }
-    enter_ring(connection);
-}
-
-/* Closes the connections that are out of time. Returns how many milliseconds
- * the next wait may last, or -1 for any time. */
-static int close_overdue(void)
-{
-    long long now = now_ms();
-    for (struct connection *overdue = ring.next;
-         overdue != &ring && overdue->deadline_ms <= now;
-         overdue = overdue->next) {
-        overdue->state = CLOSED; /* for advance(): it may be on the list */
-        if (!overdue->ready)
-            mark_ready(overdue);
-    }
-    if (ready_list != NULL || (backlog_ready && !paused))
-        return 0;
-    int limit_ms = paused ? 1000 : -1;
-    if (ring.next != &ring && (!paused || ring.next->deadline_ms < now + 1000))
-        limit_ms = (int)(ring.next->deadline_ms - now);
-    return limit_ms;
-}
-
-/* Waits until a socket is ready, a connection is out of time or a signal comes.
- * Returns how many sockets are ready. */
-static int wait_for_events(struct epoll_event *events)
-{
-    int limit_ms = close_overdue();
-
-    /* This wait misses none: signals are held back from before the look at
-     * `stopping`, and only the wait itself lets them in. */
-    sigset_t all, before;
-    sigfillset(&all);
-    check(sigprocmask(SIG_BLOCK, &all, &before), "sigprocmask");
-    int count = 0;
-    if (!stopping)
-        count = epoll_pwait(epoll, events, MAX_EVENTS, limit_ms, &before);
-    check(sigprocmask(SIG_SETMASK, &before, NULL), "sigprocmask");
-
-    if (count == -1 && errno != EINTR)
-        check(-1, "epoll_pwait");
-    paused = false;
-    return count;
+    for (int step = 0; connection->ready && step < MAX_STEPS; step++)
+        if (connection->state == READING)
+            read_request(client);
+        else if (connection->state == WRITING)
+            write_response(client);
+        else if (connection->state == CLOSING)
+            discard_rest(client);
+    if (connection->ready &&
+        watch(EPOLL_CTL_MOD, client, EPOLLIN | EPOLLOUT | EPOLLET) == -1)
+        close_connection(client);
 }
 
 int main(int argc, char *argv[])
 {
     check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
+    limit_descriptors();
     int listener = open_listener(parse_arguments(argc, argv));
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
     epoll = check(epoll_create1(0), "epoll_create1");
-    if (!watch(EPOLL_CTL_ADD, listener, EPOLLIN | EPOLLET, NULL))
-        check(-1, "epoll_ctl");
-    catch_signals();
+    check(watch(EPOLL_CTL_ADD, listener, EPOLLIN | EPOLLET), "epoll_ctl");
     announce(listener);
 
-    while (!stopping) {
+    for (;;) {
         struct epoll_event events[MAX_EVENTS];
-        int count = wait_for_events(events);
+        int limit_ms = newcomers ? 0 : paused ? 1000 : -1;
+        int count = epoll_wait(epoll, events, MAX_EVENTS, limit_ms);
+        if (count == -1 && errno == EINTR)
+            continue;
+        check(count, "epoll_wait");
+
+        newcomers |= paused;
         for (int i = 0; i < count; i++) {
-            struct connection *connection = events[i].data.ptr;
-            if (connection == NULL)
-                backlog_ready = true;
-            else if (!connection->ready && (connection->state == WRITING ||
-                                            events[i].events != EPOLLOUT))
-                mark_ready(connection);
+            int fd = events[i].data.fd;
+            if (fd == listener)
+                newcomers = true;
+            else if (events[i].events != EPOLLOUT || connections[fd].ready ||
+                     connections[fd].state == WRITING)
+                advance(fd);
         }
-        for (int i = 0; i < MAX_EVENTS && backlog_ready && !paused; i++)
+        for (int step = 0; newcomers && step < MAX_STEPS; step++)
             accept_connection(listener);
-        advance_ready();
     }
-    while (ring.next != &ring)
-        close_connection(ring.next);
-    close_descriptor(epoll);
-    close_descriptor(listener);
-    return EXIT_SUCCESS;
 }

@@ -2,7 +2,8 @@
  *
  * New since 05_epoll_et: HTTP/1.1 keeps the connection open, and a client may
  * send its next requests without waiting. A response is two send() calls; what
- * they become on the wire is up to TCP, and to TCP_CORK or TCP_NODELAY.
+ * they become on the wire is up to TCP, and to TCP_CORK or TCP_NODELAY. As such
+ * connections are often silent, silence has an end.
  *
  * Try: curl -s -w ' %{time_total}\n' '127.0.0.1:8080/[1-3]'
  */
@@ -18,8 +19,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,17 +29,15 @@
 #define USAGE "usage: " NAME " [--cork | --nodelay] [port [address]]\n"
 
 #define HEAD                                                                   \
-    "HTTP/1.1 200 OK\r\n"                                                      \
-    "Date: Mon, 1 Jan 1996 01:01:01 GMT\r\n"                                   \
-    "Content-Type: text/plain\r\n"                                             \
-    "Content-Length: 13\r\n"
-
+    "HTTP/1.1 200 OK\r\nDate: Mon, 1 Jan 1996 01:01:01 GMT\r\n"                \
+    "Content-Type: text/plain\r\nContent-Length: 13\r\n"
 static const char head[] = HEAD "\r\n";
 static const char last_head[] = HEAD "Connection: close\r\n\r\n";
 static const char hello[] = "Hello, world!";
 
-static enum { PLAIN, CORK, NODELAY } mode;
-static const char *const mode_names[] = {"plain", "cork", "nodelay"};
+#ifndef IDLE_SECONDS
+#define IDLE_SECONDS 30
+#endif
 
 /* ---- The same in all six stages, down to the next such line. ---- */
 
@@ -54,21 +53,6 @@ static int check(int result, const char *call)
         return result;
     fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     exit(EXIT_FAILURE);
-}
-
-/* Ends the program where a call has shown that the program itself is wrong. */
-static void fail_if_broken(const char *call)
-{
-    if (errno == EBADF || errno == EFAULT || errno == EINVAL ||
-        errno == ENOTSOCK)
-        check(-1, call);
-}
-
-/* Closes a descriptor. Even after EINTR it is gone: close(2). */
-static void close_descriptor(int fd)
-{
-    if (close(fd) == -1)
-        fail_if_broken("close");
 }
 
 /* Says what is wrong with the command line, and ends the program. */
@@ -112,58 +96,6 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0
- * where that has not come yet. */
-static size_t find_end(const char *request, size_t length)
-{
-    for (size_t i = 1; i < length; i++)
-        if (request[i] == '\n' &&
-            (request[i - 1] == '\n' ||
-             (request[i - 1] == '\r' && i > 1 && request[i - 2] == '\n')))
-            return i + 1;
-    return 0;
-}
-
-/* Tells whether the request is a GET or HEAD that announces no body. */
-static bool is_plain(const char *request, size_t length)
-{
-    for (size_t i = 0; i + 1 < length; i++) {
-        const char *line = request + i + 1;
-        if (request[i] == '\n' &&
-            (strncasecmp(line, "Transfer-Encoding", 17) == 0 ||
-             (strncasecmp(line, "Content-Length", 14) == 0 &&
-              line[14 + strspn(line + 14, ": \t0\r")] != '\n')))
-            return false;
-    }
-    return strncmp(request, "GET ", 4) == 0 ||
-           strncmp(request, "HEAD ", 5) == 0;
-}
-
-/* ---- The connection, and what is done with it. ---- */
-
-static volatile sig_atomic_t stopping;
-
-/* Interrupts the call that the program waits in. One that was only about to
- * begin would miss the signal, so another one follows every second. */
-static void stop(int signal_number)
-{
-    (void)signal_number;
-    stopping = 1;
-    alarm(1);
-}
-
-/* From here on, SIGINT and SIGTERM set `stopping`. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = stop}; /* without SA_RESTART */
-    check(sigaction(SIGINT, &action, NULL), "sigaction");
-    check(sigaction(SIGTERM, &action, NULL), "sigaction");
-    check(sigaction(SIGALRM, &action, NULL), "sigaction");
-    sigset_t none;
-    sigemptyset(&none);
-    check(sigprocmask(SIG_SETMASK, &none, NULL), "sigprocmask");
-}
-
 /* Says on stdout where clients find the server. */
 static void announce(int listener)
 {
@@ -171,234 +103,241 @@ static void announce(int listener)
     socklen_t size = sizeof address;
     check(getsockname(listener, (struct sockaddr *)&address, &size),
           "getsockname");
-    while (dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
-                   inet_ntoa(address.sin_addr), ntohs(address.sin_port)) < 0 &&
-           !stopping)
-        check(errno == EINTR ? 0 : -1, "write");
-}
-
-/* Writes to the console. What it does not take is lost: a console that is full
- * or gone is not worth a client. */
-static void write_console(const char *text, size_t length)
-{
-    static bool stuck;
-    while (!stuck && write(STDOUT_FILENO, text, length) == -1 && errno == EINTR)
-        stuck = stopping;
-}
-
-/* CLOSING: half-closed; what still comes is thrown away. */
-enum state { READING, WRITING, CLOSING, CLOSED };
-
-struct connection {
-    int fd;
-    enum state state;
-    char *request;
-    size_t length; /* bytes of the request that have come */
-    const char *response;
-    size_t unsent;      /* bytes of the response that have not left */
-    const char *body;   /* of the response, after its head; or NULL */
-    bool more_may_come; /* behind the request */
-    bool keep_alive;    /* for another request */
-    bool corked;
-    size_t request_length; /* the first, where `request` holds several */
-    unsigned responses;
-    long long deadline_ms;
-    struct connection *previous, *next;
-    bool ready; /* no call has said EAGAIN since the last event */
-    struct connection *next_ready;
-};
-
-#ifndef IDLE_SECONDS
-#define IDLE_SECONDS 30
-#endif
-
-enum { MAX_EVENTS = 64 }; /* taken over in one turn */
-enum { MAX_STEPS = 16 };  /* of each connection in one turn */
-
-static int epoll;
-
-/* All connections, in a ring around this one; first the next to be overdue. */
-static struct connection ring = {.previous = &ring, .next = &ring};
-
-static bool paused; /* accept nobody in this turn */
-
-static bool backlog_ready; /* accept4() has not said EAGAIN since its event */
-static struct connection *ready_list;
-
-static long long now_ms(void)
-{
-    struct timespec now;
-    check(clock_gettime(CLOCK_MONOTONIC, &now), "clock_gettime");
-    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-}
-
-static void leave_ring(struct connection *connection)
-{
-    connection->previous->next = connection->next;
-    connection->next->previous = connection->previous;
-}
-
-/* Gives a connection its time. All get the same, so its place is the last. */
-static void enter_ring(struct connection *connection)
-{
-    connection->deadline_ms = now_ms() + IDLE_SECONDS * 1000LL;
-    connection->previous = ring.previous;
-    connection->next = &ring;
-    ring.previous->next = connection;
-    ring.previous = connection;
-}
-
-/* Says what TCP made of the responses. */
-static void report_segments(const struct connection *connection)
-{
-    struct tcp_info info = {0};
-    socklen_t size = sizeof info;
-    if (shutdown(connection->fd, SHUT_WR) == -1) /* nothing is held back now */
-        fail_if_broken("shutdown");
-    if (getsockopt(connection->fd, IPPROTO_TCP, TCP_INFO, &info, &size) == -1) {
-        fail_if_broken("getsockopt");
-        return;
-    }
-    char text[80];
-    int length = snprintf(
-        text, sizeof text,
-        "closed after %u responses in %u data segments (%s)\n",
-        connection->responses, info.tcpi_data_segs_out, mode_names[mode]);
-    write_console(text, (size_t)length);
-}
-
-/* Closes the socket and forgets the connection. */
-static void close_connection(struct connection *connection)
-{
-    report_segments(connection);
-    close_descriptor(connection->fd);
-    leave_ring(connection);
-    paused = false; /* there is room for another */
-    free(connection->request);
-    free(connection);
-}
-
-/* A call on a connection has failed. EINTR and EAGAIN ask for it to be made
- * again. Anything else is the end of this connection, and of no other. */
-static void handle_error(struct connection *connection, const char *call)
-{
-    fail_if_broken(call);
-    if (errno == EAGAIN)
-        connection->ready = false;
-    else if (errno != EINTR)
-        connection->state = CLOSED;
+    check(dprintf(STDOUT_FILENO, "listening on http://%s:%d/\n",
+                  inet_ntoa(address.sin_addr), ntohs(address.sin_port)),
+          "write");
 }
 
 /* Shows a request, with nothing in it that a terminal would obey. */
 static void print_request(const char *request, size_t length)
 {
-    char text[4 * MAX_REQUEST + 64];
-    char *end = stpcpy(text, "----------------------------------------\n");
+    puts("----------------------------------------");
     for (size_t i = 0; i < length; i++) {
         unsigned char byte = (unsigned char)request[i];
         if (isprint(byte) || byte == '\t' || byte == '\n')
-            *end++ = request[i];
-        else if (byte != '\r' || request[i + 1] != '\n')
-            end += sprintf(end, "\\x%02x", byte);
+            putchar(byte);
+        else if (byte != '\r')
+            printf("\\x%02x", byte);
     }
-    write_console(text, (size_t)(end - text));
+    fflush(stdout);
 }
 
-/* Holds back what does not fill a segment, or sends it after all: tcp(7). */
-static void set_cork(struct connection *connection, int on)
+/* Returns the length of the request, with the blank line that ends it, or 0
+ * where that has not come, or not among the first MAX_REQUEST bytes. */
+static size_t find_end(const char *request, size_t length)
 {
-    if (mode != CORK || connection->corked == on)
+    for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
+        if (request[i] == '\n' &&
+            (request[i - 1] == '\n' ||
+             (request[i - 1] == '\r' && i > 1 && request[i - 2] == '\n')))
+            return i + 1;
+    return 0;
+}
+
+/* Tells whether a body may follow the request, which has a NUL behind it: all
+ * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
+static bool may_have_body(const char *request, size_t length)
+{
+    return (strncmp(request, "GET ", 4) != 0 &&
+            strncmp(request, "HEAD ", 5) != 0) ||
+           strlen(request) < length ||
+           strcasestr(request, "\nContent-Length") != NULL ||
+           strcasestr(request, "\nTransfer-Encoding") != NULL;
+}
+
+/* ---- The connections, and what is done with them. ---- */
+
+enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64, MAX_STEPS = 16 };
+
+/* READING until the request is whole; WRITING until the response is out; where
+ * more may come, CLOSING, half-closed, until the client closes; then CLOSED. */
+enum state { CLOSED, READING, WRITING, CLOSING };
+
+struct connection {
+    enum state state;
+    bool ready;         /* no call has said EAGAIN since the last event */
+    bool more_may_come; /* behind the request */
+    char *request;
+    size_t length; /* bytes of the request that have come */
+    const char *response;
+    size_t unsent;    /* bytes of the response */
+    const char *body; /* to be sent behind it, or NULL */
+    bool keep_alive;  /* for another request */
+    bool corked;
+    unsigned responses; /* that have been sent */
+    time_t since;       /* when it came into its state */
+};
+
+static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
+static bool paused; /* accept() has failed: it is tried again after a wait */
+static int epoll;
+static bool newcomers; /* what `ready` is, for the listening socket */
+
+static time_t now; /* seconds, at the beginning of this turn */
+
+static enum { PLAIN, CORK, NODELAY } mode;
+static const char *const mode_names[] = {"plain", "cork", "nodelay"};
+
+/* Lets no descriptor be too high for the table. */
+static void limit_descriptors(void)
+{
+    struct rlimit limit;
+    check(getrlimit(RLIMIT_NOFILE, &limit), "getrlimit");
+    limit.rlim_cur =
+        limit.rlim_max < MAX_DESCRIPTORS ? limit.rlim_max : MAX_DESCRIPTORS;
+    check(setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+}
+
+/* Tells epoll which events to report of a descriptor. */
+static int watch(int operation, int fd, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    return epoll_ctl(epoll, operation, fd, &event);
+}
+
+/* Says what TCP made of the responses: TCP_INFO, tcp(7). */
+static void report_segments(int client)
+{
+    struct tcp_info info = {0};
+    socklen_t size = sizeof info;
+    shutdown(client, SHUT_WR); /* nothing is held back now */
+    if (getsockopt(client, IPPROTO_TCP, TCP_INFO, &info, &size) == -1)
         return;
-    connection->corked = on;
-    if (setsockopt(connection->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on) == -1)
-        handle_error(connection, "setsockopt");
+    printf("closed after %u responses in %u data segments (%s)\n",
+           connections[client].responses, info.tcpi_data_segs_out,
+           mode_names[mode]);
+    fflush(stdout);
+}
+
+/* Closes the socket, and forgets the connection. */
+static void close_connection(int client)
+{
+    report_segments(client);
+    close(client);
+    free(connections[client].request);
+    connections[client] = (struct connection){.state = CLOSED};
+}
+
+/* A connection enters a state, and has its time anew. */
+static void enter_state(int client, enum state state)
+{
+    connections[client].state = state;
+    connections[client].since = now;
+}
+
+/* Tells whether a call has moved no bytes: 0, for the client has closed, or -1.
+ * That ends this connection, and no other, but for EAGAIN and EINTR. */
+static bool handle_failure(int client, ssize_t result)
+{
+    if (result > 0)
+        return false;
+    if (result == -1 && errno == EAGAIN)
+        connections[client].ready = false;
+    else if (result == 0 || errno != EINTR)
+        close_connection(client);
+    return true;
+}
+
+/* Takes a client from the backlog. Where there is no room, says so, once: the
+ * clients wait there until somebody leaves, or a second has passed. */
+static void accept_connection(int listener)
+{
+    static bool said;
+    int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+    newcomers = client != -1 || errno == EINTR || errno == ECONNABORTED;
+    paused = !newcomers && errno != EAGAIN;
+    if (paused && !said)
+        fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
+    said |= paused;
+    if (client == -1)
+        return;
+    enter_state(client, READING);
+    if (watch(EPOLL_CTL_ADD, client, EPOLLIN | EPOLLOUT | EPOLLET) == -1)
+        close_connection(client);
+}
+
+/* Puts the cork in, so that TCP sends full segments only, or takes it out. */
+static void set_cork(int client, int on)
+{
+    if (mode != CORK || connections[client].corked == on)
+        return;
+    connections[client].corked = on;
+    if (setsockopt(client, IPPROTO_TCP, TCP_CORK, &on, sizeof on) == -1)
+        close_connection(client);
 }
 
 /* Tells whether the client keeps the connection open: RFC 9112, section 9.3. */
-static bool is_persistent(const char *request, size_t length)
+static bool is_persistent(const char *request)
 {
-    size_t first_line = strcspn(request, "\r\n");
-    if (first_line < 9 || memcmp(request + first_line - 9, " HTTP/1.1", 9) != 0)
+    size_t line = strcspn(request, "\r\n");
+    if (line < 9 || strncmp(request + line - 9, " HTTP/1.1", 9) != 0)
         return false;
-    for (size_t i = 0; i + 1 < length; i++) {
-        const char *line = request + i + 1;
-        if (request[i] != '\n' || strncasecmp(line, "Connection:", 11) != 0)
-            continue;
-        for (; *line != '\n'; line++)
-            if (strncasecmp(line, "close", 5) == 0)
-                return false;
+    const char *field = request;
+    while ((field = strcasestr(field, "\nConnection:")) != NULL) {
+        field++;
+        const char *word = strcasestr(field, "close");
+        if (word != NULL && word < strchr(field, '\n'))
+            return false;
     }
     return true;
 }
 
-/* Chooses the response, once the request is complete or too long. */
-static void answer_request(struct connection *connection)
+/* Chooses the response to the first request in hand, once that is whole. What
+ * stands behind it is then the first. */
+static void answer_request(int client)
 {
-    const char *request = connection->request;
+    struct connection *connection = &connections[client];
+    char *request = connection->request;
     size_t end = find_end(request, connection->length);
     if (end == 0 && connection->length < MAX_REQUEST)
         return;
-    bool whole = end > 0 && end <= MAX_REQUEST;
-    if (whole)
+    char behind = request[end];
+    request[end] = '\0';
+    bool last = may_have_body(request, end);
+    connection->more_may_come |= last;
+    connection->keep_alive = !last && is_persistent(request);
+    connection->response = connection->keep_alive ? head : last_head;
+    connection->body = strncmp(request, "HEAD ", 5) == 0 ? NULL : hello;
+    if (end > 0) {
         print_request(request, end);
-    bool plain = whole && is_plain(request, end);
-    if (!plain || end < connection->length)
-        connection->more_may_come = true;
-    connection->request_length = end;
-    connection->keep_alive = plain && is_persistent(request, end);
-    connection->response = !whole ? too_large : plain ? head : last_head;
-    connection->body =
-        whole && strncmp(request, "HEAD ", 5) != 0 ? hello : NULL;
+    } else {
+        connection->response = too_large;
+        connection->body = NULL;
+    }
     connection->unsent = strlen(connection->response);
-    connection->state = WRITING;
-    set_cork(connection, true);
+    request[end] = behind;
+    connection->length -= end;
+    memmove(request, request + end, connection->length);
+    enter_state(client, WRITING);
+    set_cork(client, 1);
 }
 
-/* Reads one piece of the request. After the response, throws it away. */
-static void read_request(struct connection *connection)
+/* Reads a piece of the request, or of several. */
+static void read_request(int client)
 {
+    struct connection *connection = &connections[client];
     size_t length = connection->length;
     char *request = realloc(connection->request, length + PIECE_SIZE + 1);
     if (request == NULL) {
-        handle_error(connection, "realloc");
+        close_connection(client);
         return;
     }
     connection->request = request;
-    ssize_t received = recv(connection->fd, request + length, PIECE_SIZE, 0);
-    if (received == -1) {
-        handle_error(connection, "recv");
-    } else if (received == 0) {
-        connection->state = CLOSED; /* the client has nothing more to say */
-    } else if (connection->state == READING) {
-        connection->length += (size_t)received;
-        connection->more_may_come = received == PIECE_SIZE; /* not all read */
-        request[connection->length] = '\0';
-        answer_request(connection);
-    }
-}
-
-/* Goes on to what stands behind the request that has been answered. */
-static void next_request(struct connection *connection)
-{
-    connection->length -= connection->request_length;
-    memmove(connection->request,
-            connection->request + connection->request_length,
-            connection->length + 1);
-    connection->state = READING;
-    answer_request(connection);
-}
-
-/* Writes as much of the response as there is room for. After its last byte,
- * closing while data can still come would reset the connection, and the client
- * could lose the response: say that it is over, and let the client close. */
-static void write_response(struct connection *connection)
-{
-    ssize_t sent =
-        send(connection->fd, connection->response, connection->unsent, 0);
-    if (sent == -1) {
-        handle_error(connection, "send");
+    ssize_t received = recv(client, request + length, PIECE_SIZE, 0);
+    if (handle_failure(client, received))
         return;
-    }
+    connection->length += (size_t)received;
+    connection->more_may_come = received == PIECE_SIZE;
+    answer_request(client);
+}
+
+/* Sends what there is room for. Behind the last byte, closes or half-closes. */
+static void write_response(int client)
+{
+    struct connection *connection = &connections[client];
+    ssize_t sent = send(client, connection->response, connection->unsent, 0);
+    if (handle_failure(client, sent))
+        return;
     connection->response += sent;
     connection->unsent -= (size_t)sent;
     if (connection->unsent > 0)
@@ -410,149 +349,58 @@ static void write_response(struct connection *connection)
         return;
     }
     connection->responses++;
-    leave_ring(connection);
-    enter_ring(connection);
     if (connection->keep_alive) {
-        next_request(connection);
+        enter_state(client, READING);
+        answer_request(client);
         return;
     }
-    connection->state = connection->more_may_come ? CLOSING : CLOSED;
-    if (connection->state == CLOSING && shutdown(connection->fd, SHUT_WR) == -1)
-        handle_error(connection, "shutdown");
+    if (!connection->more_may_come && connection->length == 0) {
+        close_connection(client);
+        return;
+    }
+    shutdown(client, SHUT_WR);
+    enter_state(client, CLOSING);
 }
 
-/* Tells epoll which events to report of a descriptor, and with which pointer.
- * Returns false where it has no room for that: ENOMEM, ENOSPC. */
-static bool watch(int operation, int fd, uint32_t events, void *pointer)
+/* Throws away a piece of what comes behind the request. To close with bytes
+ * unread would reset the connection, and the response could be lost. */
+static void discard_rest(int client)
 {
-    struct epoll_event event = {.events = events, .data.ptr = pointer};
-    if (epoll_ctl(epoll, operation, fd, &event) == 0)
-        return true;
-    fail_if_broken("epoll_ctl");
-    return false;
+    char piece[PIECE_SIZE];
+    handle_failure(client, recv(client, piece, PIECE_SIZE, 0));
 }
 
-/* Remembers that a connection is ready. */
-static void mark_ready(struct connection *connection)
+/* Goes on with a client until a call says EAGAIN. One that is always quicker
+ * has MAX_STEPS; then epoll is asked to report it again, behind the others. */
+static void advance(int client)
 {
+    struct connection *connection = &connections[client];
     connection->ready = true;
-    connection->next_ready = ready_list;
-    ready_list = connection;
-}
-
-/* Goes on with a connection until a call says EAGAIN. Where the client is too
- * busy for that, the others have their turn after MAX_STEPS. */
-static void advance(struct connection *connection)
-{
-    enum state before = connection->state;
-    int steps = MAX_STEPS;
-    while (connection->ready && connection->state != CLOSED && steps-- > 0) {
-        if (connection->state == WRITING)
-            write_response(connection);
-        else
-            read_request(connection);
-    }
+    for (int step = 0; connection->ready && step < MAX_STEPS; step++)
+        if (connection->state == READING)
+            read_request(client);
+        else if (connection->state == WRITING)
+            write_response(client);
+        else if (connection->state == CLOSING)
+            discard_rest(client);
     if (connection->state == READING && !connection->ready)
-        set_cork(connection, false); /* all that came has been answered */
-    if (connection->state == CLOSED) {
-        close_connection(connection);
+        set_cork(client, 0); /* all that came has been answered */
+    if (connection->ready &&
+        watch(EPOLL_CTL_MOD, client, EPOLLIN | EPOLLOUT | EPOLLET) == -1)
+        close_connection(client);
+}
+
+/* Closes the connections that are out of time. Looks once a second at most. */
+static void close_overdue(void)
+{
+    static time_t last_look;
+    if (now == last_look)
         return;
-    }
-    if (connection->state != before) {
-        leave_ring(connection);
-        enter_ring(connection);
-    }
-    if (connection->ready)
-        mark_ready(connection);
-}
-
-/* Goes on with all connections that are ready. */
-static void advance_ready(void)
-{
-    struct connection *list = ready_list;
-    ready_list = NULL;
-    while (list != NULL) {
-        struct connection *connection = list;
-        list = connection->next_ready;
-        advance(connection);
-    }
-}
-
-/* A newcomer could not be taken. Where nobody came, or left at once, that is
- * all. Where descriptors or memory have run out, it will fail again: says so,
- * once, and pauses for a turn. Meanwhile the clients wait in the backlog. */
-static void handle_accept_error(const char *call)
-{
-    static bool said;
-    fail_if_broken(call);
-    if (errno == EAGAIN)
-        backlog_ready = false;
-    if (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED)
-        return;
-    if (!said)
-        fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
-    said = true;
-    paused = true;
-}
-
-/* Takes a client from the backlog. */
-static void accept_connection(int listener)
-{
-    struct connection *connection = calloc(1, sizeof *connection);
-    if (connection != NULL)
-        connection->fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    bool accepted = connection != NULL && connection->fd != -1;
-    if (!accepted || !watch(EPOLL_CTL_ADD, connection->fd,
-                            EPOLLIN | EPOLLOUT | EPOLLET, connection)) {
-        handle_accept_error(accepted ? "epoll_ctl" : "accept4");
-        if (accepted)
-            close_descriptor(connection->fd);
-        free(connection);
-        return;
-    }
-    enter_ring(connection);
-}
-
-/* Closes the connections that are out of time. Returns how many milliseconds
- * the next wait may last, or -1 for any time. */
-static int close_overdue(void)
-{
-    long long now = now_ms();
-    for (struct connection *overdue = ring.next;
-         overdue != &ring && overdue->deadline_ms <= now;
-         overdue = overdue->next) {
-        overdue->state = CLOSED; /* for advance(): it may be on the list */
-        if (!overdue->ready)
-            mark_ready(overdue);
-    }
-    if (ready_list != NULL || (backlog_ready && !paused))
-        return 0;
-    int limit_ms = paused ? 1000 : -1;
-    if (ring.next != &ring && (!paused || ring.next->deadline_ms < now + 1000))
-        limit_ms = (int)(ring.next->deadline_ms - now);
-    return limit_ms;
-}
-
-/* Waits until a socket is ready, a connection is out of time or a signal comes.
- * Returns how many sockets are ready. */
-static int wait_for_events(struct epoll_event *events)
-{
-    int limit_ms = close_overdue();
-
-    /* This wait misses none: signals are held back from before the look at
-     * `stopping`, and only the wait itself lets them in. */
-    sigset_t all, before;
-    sigfillset(&all);
-    check(sigprocmask(SIG_BLOCK, &all, &before), "sigprocmask");
-    int count = 0;
-    if (!stopping)
-        count = epoll_pwait(epoll, events, MAX_EVENTS, limit_ms, &before);
-    check(sigprocmask(SIG_SETMASK, &before, NULL), "sigprocmask");
-
-    if (count == -1 && errno != EINTR)
-        check(-1, "epoll_pwait");
-    paused = false;
-    return count;
+    last_look = now;
+    for (int client = 0; client < MAX_DESCRIPTORS; client++)
+        if (connections[client].state != CLOSED &&
+            now - connections[client].since > IDLE_SECONDS)
+            close_connection(client);
 }
 
 /* Takes --cork and --nodelay out of the command line. Returns what is left. */
@@ -565,7 +413,7 @@ static int parse_mode(int argc, char *argv[])
         if (!cork && !nodelay)
             argv[left++] = argv[i];
         else if (mode != PLAIN)
-            fail_usage("only one such option, please", argv[i]);
+            fail_usage("one such option too many", argv[i]);
         else
             mode = cork ? CORK : NODELAY;
     }
@@ -576,36 +424,39 @@ int main(int argc, char *argv[])
 {
     argc = parse_mode(argc, argv);
     check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
+    limit_descriptors();
     int listener = open_listener(parse_arguments(argc, argv));
-    int on = 1;
+    int on = 1; /* for connections too: they inherit it */
     if (mode == NODELAY)
         check(setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on),
               "setsockopt");
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
     epoll = check(epoll_create1(0), "epoll_create1");
-    if (!watch(EPOLL_CTL_ADD, listener, EPOLLIN | EPOLLET, NULL))
-        check(-1, "epoll_ctl");
-    catch_signals();
+    check(watch(EPOLL_CTL_ADD, listener, EPOLLIN | EPOLLET), "epoll_ctl");
     announce(listener);
 
-    while (!stopping) {
+    for (;;) {
         struct epoll_event events[MAX_EVENTS];
-        int count = wait_for_events(events);
+        int limit_ms = newcomers ? 0 : paused ? 1000 : IDLE_SECONDS * 1000;
+        int count = epoll_wait(epoll, events, MAX_EVENTS, limit_ms);
+        if (count == -1 && errno == EINTR)
+            continue;
+        check(count, "epoll_wait");
+        struct timespec clock;
+        check(clock_gettime(CLOCK_MONOTONIC, &clock), "clock_gettime");
+        now = clock.tv_sec;
+
+        newcomers |= paused;
         for (int i = 0; i < count; i++) {
-            struct connection *connection = events[i].data.ptr;
-            if (connection == NULL)
-                backlog_ready = true;
-            else if (!connection->ready && (connection->state == WRITING ||
-                                            events[i].events != EPOLLOUT))
-                mark_ready(connection);
+            int fd = events[i].data.fd;
+            if (fd == listener)
+                newcomers = true;
+            else if (events[i].events != EPOLLOUT || connections[fd].ready ||
+                     connections[fd].state == WRITING)
+                advance(fd);
         }
-        for (int i = 0; i < MAX_EVENTS && backlog_ready && !paused; i++)
+        close_overdue();
+        for (int step = 0; newcomers && step < MAX_STEPS; step++)
             accept_connection(listener);
-        advance_ready();
     }
-    while (ring.next != &ring)
-        close_connection(ring.next);
-    close_descriptor(epoll);
-    close_descriptor(listener);
-    return EXIT_SUCCESS;
 }
