@@ -14,7 +14,7 @@ measure_idle() {
         step "$server, $case idle connections"
         hold_idle "$server" "$before" "$case"
         record_cpu_time "$server" "$case" "$REQUESTS"
-        # As shipped, a stage closes them after 30 seconds.
+        # A server that has closed some would look quicker than it is.
         left=$(($(sockets "$server") - ${own_sockets[$server]}))
         ((left >= case)) || notes+=("idle: of $case connections, $server had\
  only $left left at the end of a load, after $((SECONDS - opened)) s")

@@ -10,14 +10,14 @@ measure_memory() {
       none=$(resident "$server")
       hold_idle "$server" 0 "$IDLE"
       held=$(resident "$server")
-      before=$(ticks "$server")
+      before=$(nanoseconds "$server")
       sleep 1 # a second of nothing, which should cost nothing
       record "$server" 'none idle' 'resident memory' MB "$(in_mb "$none")"
       record "$server" "$IDLE idle" 'resident memory' MB "$(in_mb "$held")"
       record "$server" 'each idle' 'resident memory' bytes \
         $(((held - none) * 1024 / IDLE))
-      record "$server" "$IDLE idle" 'CPU time' 'ms a second' \
-        $((($(ticks "$server") - before) * 1000 / ticks_per_second))
+      record "$server" "$IDLE idle" 'CPU time' 'us a second' \
+        $((($(nanoseconds "$server") - before) / 1000))
       stop_server "$server"
     done
   done
@@ -30,9 +30,9 @@ in_mb() { # kilobytes
 show_memory() {
   echo "Resident memory in MB, with no connection and with $IDLE that are idle"
   echo '(the kernel has more for each socket, alike for all), the bytes for'
-  echo 'each, and the CPU time, in ms a second, that they cost while idle.'
+  echo 'each, and the CPU time, in us a second, that they cost while idle.'
   awk -F '\t' -v OFS='\t' '
     { sub(/ idle/, "", $3) }
-    $4 == "CPU time" { $3 = "CPU ms" }
+    $4 == "CPU time" { $3 = "CPU us" }
     { print }' | table 2 3 server
 }
