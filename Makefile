@@ -86,7 +86,12 @@ test-sanitized test-short: test-%: all
 	@tests/need test
 	@tests/$*
 
-test-faults test-hostile test-fuzz: test-%: all
+test-faults: all
+	@tests/need test
+	@tests/need long
+	@SUITES=faults tests/run $(STAGES) upper
+
+test-hostile test-fuzz: test-%: all
 	@tests/need test
 	@tests/need long
 	@SUITES=$* tests/run $(LATER) upper

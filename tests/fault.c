@@ -1,6 +1,6 @@
 /* Preloaded into a server: makes calls of libc fail that strace cannot make
- * fail. clock_gettime() and the allocations are not system calls, and close()
- * has to close the descriptor even where it fails, as Linux does.
+ * fail. clock_gettime() and realloc() are not system calls, and close() has to
+ * close the descriptor even where it fails, as Linux does.
  *
  * $FAULT_CALL names the call, $FAULT_ERRNO the error; $FAULT_FIRST and
  * $FAULT_SECOND say which of the calls fail. Each adds a line to the file
@@ -77,16 +77,6 @@ int clock_gettime(clockid_t clock, struct timespec *now)
     if (fails("clock_gettime"))
         return -1;
     return (int)syscall(SYS_clock_gettime, clock, now);
-}
-
-void *calloc(size_t number, size_t size)
-{
-    static void *(*hidden)(size_t, size_t);
-    if (fails("calloc"))
-        return NULL;
-    if (hidden == NULL)
-        find_hidden(&hidden, "calloc");
-    return hidden(number, size);
 }
 
 void *realloc(void *old, size_t size)
