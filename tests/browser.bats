@@ -1,0 +1,106 @@
+#!/usr/bin/env bats
+# A browser, Debian's chromium without a window, as the client. Whether it opens
+# a spare connection is up to its predictions, so these are turned off; where a
+# test wants a spare connection, it opens one.
+
+load common
+
+# shellcheck disable=SC2034 # for wait_until
+DEADLINE=30 # a browser takes a while to begin
+
+# Starts the browser on the page of the server. With --dump-dom, it writes the
+# page to $page, and ends; without, it stays. Sets $browser. It gets its SIGTERM
+# even where timeout is killed.
+browse() { # [option...]
+  local home
+  home=$(mktemp -d "$BATS_TEST_TMPDIR/browser.XXXXXX")
+  page=$home/page
+  said=$home/said
+  mkdir "$home/Default"
+  echo '{"net":{"network_prediction_options":2}}' >"$home/Default/Preferences"
+  HOME=$home timeout 60 setpriv --pdeathsig TERM chromium --headless \
+    --no-sandbox --disable-gpu --disable-quic --no-first-run \
+    --disable-background-networking --disable-component-update \
+    --disable-sync --user-data-dir="$home" \
+    --host-resolver-rules='MAP * ~NOTFOUND, EXCLUDE 127.0.0.1' \
+    "$@" "$url" >"$page" 2>"$said" 3>&- &
+  browser=$!
+  echo "$browser" >>"$BATS_TEST_TMPDIR/pids"
+}
+
+# Opens a connection on which nothing is said. Sets $spare.
+open_spare() {
+  nc -d 127.0.0.1 "$port" 3>&- &
+  spare=$!
+  echo "$spare" >>"$BATS_TEST_TMPDIR/pids"
+  wait_until has_sockets established 1
+}
+
+shows_page() {
+  grep -q 'Hello, world!' "$page"
+}
+
+# True when the console has shown so many requests for a path.
+was_asked() { # path times
+  [ "$(grep -c "^GET $1 " "$out")" -ge "$2" ]
+}
+
+# True when a request is there that nobody has read.
+has_unread() {
+  ss -Htn state established "sport = :$port" |
+    awk '$1 > 100 { found = 1 } END { exit !found }'
+}
+
+@test "a browser shows the page of each stage" {
+  local stage
+  for stage in 01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
+    06_tcp_options; do
+    start "$stage"
+    browse --dump-dom
+    wait_until shows_page
+    wait_until ended "$browser"
+  done
+}
+
+@test "a browser asks for /favicon.ico as well" {
+  start 04_epoll_lt
+  browse --remote-debugging-port=0
+  wait_until was_asked /favicon.ico 1
+  was_asked / 1
+}
+
+@test "a spare connection holds up 02: the page waits for its end" {
+  start 02_blocking_loop
+  open_spare
+  browse --dump-dom
+  wait_until has_unread
+  sleep 2 # it looks for so long
+  run ! shows_page
+  run ! was_asked / 1
+  kill "$spare"
+  wait_until shows_page
+}
+
+@test "a spare connection does not hold up 03" {
+  start 03_select
+  open_spare
+  browse --dump-dom
+  wait_until shows_page
+  has_sockets established 1 # the spare one is still there
+}
+
+@test "06 keeps a browser's connection for one page after the other" {
+  local devtools number
+  start 06_tcp_options
+  browse --remote-debugging-port=0
+  wait_until grep -q '^DevTools listening on ' "$said"
+  devtools=$(sed -n 's,^DevTools .*//\([^/]*\)/.*,\1,p' "$said")
+  for number in 1 2 3; do
+    wait_until was_asked / "$number"
+    # Another page, in the same browser.
+    curl -sS --max-time 10 -X PUT "http://$devtools/json/new?$url" >/dev/null
+  done
+  wait_until was_asked / 4
+  kill "$browser"
+  wait_until grep -E '^closed after ([2-9]|[1-9][0-9]+) responses' "$out"
+}
