@@ -1,0 +1,19 @@
+# How what a terminal shows is compared with what NOTES.md shows. Sourced by play
+# and by the lab.
+
+# How wide a column is does not matter, nor a space at the end of a line: ss
+# adapts the one, and an editor eats the other.
+squeeze() {
+  sed -E 's/ +/ /g; s/ +$//; $s/ *\.$/./'
+}
+
+# Sets $pattern to the regular expression of what NOTES.md shows.
+set_pattern() { # text
+  # $() would take the newlines at the end.
+  pattern=$(squeeze <<<"$1." | sed -E 's/[][\\.^$*+?(){}|]/\\&/g
+    s/^(\\\.){3}$/@@LINES@@/; s/(\\\.){3}/[^@@NEWLINE@@]*/g')
+  pattern=${pattern%\\.}
+  pattern=${pattern//@@LINES@@$'\n'/(.*$'\n')?}
+  pattern=${pattern//@@NEWLINE@@/$'\n'}
+  pattern=${pattern/%$'\n'/$'\n?'} # what is last may have no newline
+}
