@@ -404,6 +404,77 @@ try_in_background() { # folder word...
   cases later ends | try_cases
 }
 
+# Leaves with the response unread, which resets the connection.
+reset() {
+  send post
+  wait_until has_response
+  disconnect "$client"
+}
+
+# True when a response has come that its client has not read.
+has_response() {
+  ss -Htn state established state close-wait "dport = :$port" |
+    awk '$2 > 0 { found = 1 } END { exit !found }'
+}
+
+# Sends a part of a request. Stays, on $client.
+begin_request() {
+  connect
+  printf 'GET / HT' >&"$client"
+  wait_until has_read_all
+}
+
+abandon() {
+  begin_request
+  disconnect "$client"
+}
+
+# Runs the program under valgrind, and does so many things to it.
+run_valgrind() { # client...
+  local log=$BATS_TEST_TMPDIR/valgrind one
+  RUN="valgrind --leak-check=full --log-file=$log" DEADLINE=30 start "$NAME"
+  before=$(open_descriptors)
+  for one; do
+    "$one"
+  done
+  if [[ $NAME != 01* ]]; then
+    DEADLINE=30 wait_until has_open_descriptors "$before"
+    begin_request # what it has is no leak
+    kill -TERM "$pid"
+    disconnect "$client"
+  fi
+  DEADLINE=30 wait_until grep 'ERROR SUMMARY' "$log"
+  cat "$log"
+  grep 'ERROR SUMMARY: 0 errors' "$log"
+}
+
+# The same with the other end of the conversation, but for the line that main()
+# has at its end.
+run_valgrind_on_client() {
+  local log=$BATS_TEST_TMPDIR/valgrind.client
+  start upper_server
+  printf 'hello\n\n%03000d\nq\n' 1 | timeout 60 valgrind --leak-check=no \
+    --log-file="$log" "$(program upper_client)" "$port"
+  cat "$log"
+  grep 'ERROR SUMMARY: 0 errors' "$log"
+}
+
+@test "$NAME: valgrind finds no leak in it, and no other fault" {
+  local client
+  case $NAME in
+  01*)
+    for client in get post flood reset abandon; do
+      run_valgrind "$client"
+    done
+    ;;
+  upper_server)
+    run_valgrind get reset get abandon get
+    run_valgrind_on_client
+    ;;
+  *) run_valgrind get post keep flood reset get abandon post get ;;
+  esac
+}
+
 @test "$NAME: every call that it makes is in the table" {
   local option client
   for option in $(rows | awk '{ print $1 }' | sort -u); do

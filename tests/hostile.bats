@@ -14,8 +14,25 @@ setup_file() {
 
 # Starts the server, and notes what it has open.
 begin() {
-  start "$NAME"
+  start "$NAME" ${mode:+"$mode"}
   before=$(descriptors)
+}
+
+# Does something to the server; to 06 in each of its modes.
+in_each_mode() { # command...
+  local mode=
+  "$@"
+  [ "$NAME" = 06_tcp_options ] || return 0
+  for mode in --cork --nodelay; do
+    echo "$mode:"
+    end
+    "$@"
+  done
+}
+
+end() {
+  kill -TERM "$pid"
+  ends_with 143 # 128 and the signal's number
 }
 
 # Fails unless the server is as it was, rests, and answers.
@@ -52,6 +69,10 @@ serves_many() {
 
 # Fails unless the server shrugs off resets at a point that it comes to itself.
 shrugs_off() { # bytes format [argument...]
+  in_each_mode is_unharmed_by_resets "$@"
+}
+
+is_unharmed_by_resets() { # bytes format [argument...]
   local bytes=$1 request=$BATS_TEST_TMPDIR/request
   shift
   # shellcheck disable=SC2059 # the format is the request
@@ -84,8 +105,7 @@ shrugs_off() { # bytes format [argument...]
 
 @test "$NAME: a reset behind the response ends nobody else" {
   shrugs_off 5 'POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n'
-  kill -TERM "$pid"
-  ends_with 0
+  end
   [ "$NAME" = upper_server ] || shrugs_off 200 'POST / HTTP/1.1\r\n\r\n'
 }
 
@@ -102,6 +122,10 @@ shrugs_off() { # bytes format [argument...]
 }
 
 @test "$NAME: a reset behind a half-close ends nobody else" {
+  in_each_mode shrugs_off_half
+}
+
+shrugs_off_half() {
   begin
   printf 'GET / HTTP/1.1\r\n\r\n' >"$BATS_TEST_TMPDIR/request"
   # Here, writing is not only an error, but worth a SIGPIPE.
@@ -113,6 +137,10 @@ shrugs_off() { # bytes format [argument...]
 
 @test "$NAME: a reset while others are served ends none of them" {
   serves_many
+  in_each_mode shrugs_off_meanwhile
+}
+
+shrugs_off_meanwhile() {
   begin
   printf 'POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n' \
     >"$BATS_TEST_TMPDIR/request"
@@ -165,7 +193,7 @@ shrugs_off() { # bytes format [argument...]
 
 @test "$NAME: a head without an end costs no more memory than it may have" {
   serves_many
-  PROGRAMS=$PROJECT begin # ASan keeps what is freed
+  begin
   local first i
   head -c 100000 /dev/zero | tr '\0' a >"$BATS_TEST_TMPDIR/endless"
   first=$(resident)
@@ -186,7 +214,11 @@ resident() {
 # bats test_tags=whole
 @test "$NAME: one that pipelines and never reads costs nobody else anything" {
   serves_many
-  PROGRAMS=$PROJECT begin # ASan keeps what is freed
+  in_each_mode bears_one_who_never_reads
+}
+
+bears_one_who_never_reads() {
+  begin
   local first
   for _ in {1..1000}; do
     printf 'GET / HTTP/1.1\r\nA: b\r\n\r\n'
@@ -216,6 +248,40 @@ is_quiet() {
   ticks=$(ticks)
   sleep 0.3
   [ "$(ticks)" -eq "$ticks" ]
+}
+
+@test "$NAME: those that never stop sending do not keep another one waiting" {
+  serves_many
+  in_each_mode bears_those_who_never_stop
+}
+
+# Sends what a command prints, as long as it prints.
+sends_all_of() { # command...
+  exec timeout 60 nc 127.0.0.1 "$port" >/dev/null 2>&1 3>&- \
+    < <(exec timeout 60 "$@" 2>/dev/null 3>&-)
+}
+
+bears_those_who_never_stop() {
+  local senders=() sender
+  # With a recv() this slow, there is always more to read.
+  RUN='strace -D -o /dev/null -e trace=recvfrom
+    -e inject=recvfrom:delay_exit=200' begin
+  printf 'POST / HTTP/1.1\r\n\r\n' >"$BATS_TEST_TMPDIR/post"
+  sends_all_of cat "$BATS_TEST_TMPDIR/post" /dev/zero &
+  senders=($!)
+  sends_all_of cat "$BATS_TEST_TMPDIR/post" /dev/zero &
+  senders+=($!)
+  sends_all_of yes $'GET / HTTP/1.1\r\n\r' &
+  senders+=($!)
+  printf '%s\n' "${senders[@]}" >>"$BATS_TEST_TMPDIR/pids"
+  wait_until has_descriptors $((before + 3))
+  for _ in {1..5}; do
+    is_served
+  done
+  for sender in "${senders[@]}"; do
+    kill -TERM "$sender"
+  done
+  DEADLINE=30 is_unharmed
 }
 
 @test "$NAME: those that trickle do not keep a quick client waiting" {
@@ -306,6 +372,147 @@ is_quiet() {
   is_served
   same "$(wc -l <"$err")" 1
   [[ $(cat "$err") == "$NAME: accept"*": Too many open files" ]]
+}
+
+# Starts the server, and connects more clients than it can take, in $inside
+# and, the last ones, in $waiting.
+begin_crowded() {
+  local number=80
+  if [ "$NAME" = 03_select ]; then # its table ends at FD_SETSIZE
+    number=1100
+    ulimit -n 1200
+    begin
+  else
+    RUN='prlimit --nofile=64 --' begin
+  fi
+  inside=() waiting=()
+  set +T # bats watches each command, which takes its time
+  while ((${#inside[@]} < number)); do
+    connect
+    inside+=("$client")
+  done
+  wait_until grep -q . "$err"
+  full=$(descriptors)
+  waiting=("${inside[@]: -16}")
+  inside=("${inside[@]:0:number-16}")
+}
+
+# Fails unless the clients are gone, and the server is as it was.
+is_unharmed_by_crowd() {
+  for client in "${inside[@]}" "${waiting[@]}"; do
+    disconnect "$client"
+  done
+  wait_until has_descriptors "$before"
+  wait_until has_sockets close-wait 0
+  is_served
+  rests
+  same "$(cat "$err")" "$NAME: accept: Too many open files"
+}
+
+@test "$NAME: the last of 1,100 clients is served when others leave" {
+  only 03_select
+  begin_crowded
+  rests
+  local last=${waiting[15]}
+  printf 'GET / HTTP/1.0\n\n' >&"$last"
+  # Those inside are served, the highest descriptor too.
+  for client in "${inside[@]:950:50}"; do
+    printf 'GET / HTTP/1.0\n\n' >&"$client"
+    grep -q 'Hello, world!' <(timeout "$DEADLINE" cat <&"$client")
+  done
+  for client in "${inside[@]:0:100}"; do
+    printf 'GET / HTTP/1.0\n\n' >&"$client"
+  done
+  grep -q 'Hello, world!' <(timeout "$DEADLINE" cat <&"$last")
+  is_unharmed_by_crowd
+}
+
+@test "$NAME: a reset while the table is full ends nobody else" {
+  serves_many
+  begin_crowded
+  local post=$'POST / HTTP/1.0\r\n\r\n'
+  printf '%s' "$post" | resets 0 20
+  resets 0 20 </dev/null
+  # Who closes with the response unread resets the connection.
+  for client in "${inside[@]:10:5}"; do
+    printf '%s' "$post" >&"$client"
+    wait_until has_response
+    disconnect "$client"
+  done
+  inside=("${inside[@]:0:10}" "${inside[@]:15}")
+  # Others are inside now.
+  wait_until has_descriptors "$full"
+  client=${inside[20]}
+  printf '%s' "$post" >&"$client"
+  wait_until has_response
+  is_unharmed_by_crowd
+}
+
+# True when a response has come that its client has not read.
+has_response() {
+  ss -Htn state established state close-wait "dport = :$port" |
+    awk '$2 > 0 { found = 1 } END { exit !found }'
+}
+
+# Fails unless the server answers what printf makes of the request, once, does
+# not take what is behind it for a request, and does not reset the connection.
+answers_once() { # format
+  # shellcheck disable=SC2059 # the format is the request
+  printf "$1" >"$BATS_TEST_TMPDIR/request"
+  connect
+  cat "$BATS_TEST_TMPDIR/request" >&"$client" # in one piece
+  timeout "$DEADLINE" cat <&"$client" >"$BATS_TEST_TMPDIR/response"
+  same "$(grep -ac '^HTTP/1' "$BATS_TEST_TMPDIR/response")" 1
+  # A reset would come after the first of these, and fail the second.
+  printf 'GET /behind HTTP/1.1\r\n\r\n' >&"$client"
+  wait_until has_read_all
+  printf 'x' >&"$client"
+  disconnect "$client"
+  same "$(grep -c '/behind' "$out")" 0
+}
+
+@test "$NAME: a body behind a HEAD is not taken for a request" {
+  [ "$NAME" != upper_server ] || skip 'has no requests'
+  begin
+  answers_once 'HEAD / HTTP/1.1\r\nContent-Length: 24\r\n\r\n'
+  answers_once 'HEAD / HTTP/1.1\nContent-Length: 5\n\nGET /behind HTTP/1.1\n\n'
+  answers_once 'HEAD / HTTP/1.1\nTransfer-Encoding: chunked\n\n'
+  is_unharmed
+}
+
+@test "$NAME: a NUL does not hide the fields behind it" {
+  [ "$NAME" != upper_server ] || skip 'has no requests'
+  begin
+  local field rest='Content-Length: 24\r\n\r\n'
+  for field in '\0' 'A: \0' 'A: b\0\0'; do
+    answers_once "GET / HTTP/1.1\r\n$field\r\n$rest"
+    answers_once "GET / HTTP/1.1\r\n$field\r\n${rest}GET /behind HTTP/1.1\n\n"
+  done
+  answers_once "GET /\0 HTTP/1.1\r\n$rest"
+  answers_once "\0GET / HTTP/1.1\r\n$rest"
+  is_unharmed
+}
+
+# bats test_tags=whole
+@test "$NAME: no cork holds back the response that a turn ends with" {
+  only 06_tcp_options
+  local head=$'HTTP/1.1 200 OK\r\nDate: Mon, 1 Jan 1996 01:01:01 GMT\r\n' i
+  head+=$'Content-Type: text/plain\r\nContent-Length: 13\r\n\r\n'
+  # One recv(), fourteen send() and one more: MAX_STEPS.
+  for i in {1..7}; do
+    printf 'GET / HTTP/1.1\r\n\r\n'
+  done >"$BATS_TEST_TMPDIR/requests"
+  printf 'HEAD / HTTP/1.1\r\n\r\n' >>"$BATS_TEST_TMPDIR/requests"
+  mode=--cork begin
+  connect
+  local began=${EPOCHREALTIME/./}
+  for i in {1..10}; do
+    cat "$BATS_TEST_TMPDIR/requests" >&"$client" # in one piece
+    timeout "$DEADLINE" head -c $((8 * ${#head} + 7 * 13)) <&"$client"
+  done
+  # A cork lasts 200 ms, and then is no more.
+  echo "ten took $((${EPOCHREALTIME/./} - began)) microseconds"
+  ((${EPOCHREALTIME/./} - began < 1000000))
 }
 
 # True when the backlog is empty, or the server has said that it has to wait.
