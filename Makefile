@@ -24,12 +24,17 @@ ARGS :=
 # What shows a change. Others: 'diff -y -W 165', vimdiff, delta, meld.
 DIFF ?= diff -u --color=auto
 
+# Where `make timeline` draws. NOTES.md shows what is drawn INTO=tests/notes.
+INTO := my
+
 MAKEFLAGS += --no-print-directory
 
 # The tests that take minutes.
-LONG := sanitized short faults hostile fuzz bench notes
+LONG := sanitized short faults hostile fuzz bench notes exercises \
+	browser
 
 .PHONY: all help test test-all test-long lint bench timeline soak clean \
+	progress \
 	$(STAGES) $(STAGES:%=test-%) test-upper test-project $(LONG:%=test-%) \
 	$(LATER:%=diff-%) $(STAGES:%=trace-%) $(PARTS:%=bench-%)
 
@@ -57,12 +62,19 @@ help:
 	line test-fuzz 'throw mutated requests, for a minute'; \
 	line test-bench 'test that the measurements work'; \
 	line test-notes 'test what NOTES.md and README.md show'; \
+	line test-browser 'test with a browser as the client'; \
 	line soak 'wear the servers out, for five minutes'; \
 	for s in $(LATER); do line diff-$$s 'show what it changes'; done; \
 	for s in $(STAGES); do line trace-$$s 'run it under strace'; done; \
+	line try-4.a 'begin an exercise (4.1) or a hunt (4.a)'; \
+	line check-4.a 'say whether your copy in my/ works'; \
+	line hint-4.a 'give one hint more'; \
+	line answer-4.a 'show the answer, and why it is right'; \
+	line progress 'show what is done, tried and open'; \
+	line test-exercises 'test the exercises and the hunts'; \
 	line bench 'measure and draw what each way of waiting costs'; \
 	for p in $(PARTS); do line bench-$$p 'measure that part alone'; done; \
-	line timeline 'draw how 02, 03 and 05 wait, from a run'; \
+	line timeline 'draw how 02, 03 and 05 wait, from a run, in my/'; \
 	line lint 'look for faults without running anything'; \
 	line clean 'remove what was built'
 
@@ -101,10 +113,15 @@ soak: all
 	@tests/need long
 	@SUITES=soak tests/run $(LATER) upper
 
-test-bench test-notes: test-%: all
+test-bench test-notes test-exercises: test-%: all
 	@tests/need test
 	@tests/need long
 	@tests/run $*
+
+test-browser: all
+	@tests/need test
+	@tests/need browser
+	@tests/run browser
 
 test-project: all
 	@tests/need test
@@ -119,6 +136,23 @@ $(STAGES:%=trace-%): trace-%: %
 	@strace -e trace=$(CALLS) -o '|trap "" INT; sed -un "/^socket(/,\$$p"' \
 	    ./$*/$* $(ARGS)
 
+try-%: FORCE
+	@tests/exercises/exercise try '$*'
+
+check-%: FORCE
+	@tests/exercises/exercise check '$*'
+
+hint-%: FORCE
+	@tests/exercises/exercise hint '$*'
+
+answer-%: FORCE
+	@tests/exercises/exercise answer '$*'
+
+progress:
+	@tests/exercises/exercise progress
+
+FORCE:
+
 bench:
 	@tests/bench/run
 
@@ -126,7 +160,8 @@ $(PARTS:%=bench-%): bench-%:
 	@tests/bench/run $*
 
 timeline: 02_blocking_loop 03_select 05_epoll_et
-	@tests/notes/timeline
+	@tests/need trace
+	@tests/notes/timeline $(INTO)
 
 lint:
 	@tests/need lint
