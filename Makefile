@@ -21,6 +21,9 @@ CALLS := %network,close,fcntl,?select,?pselect6,epoll_create1,epoll_ctl,$\
 	?epoll_wait,?epoll_pwait
 ARGS :=
 
+# The port that `make dawdlers` and `make watch` are about.
+PORT := 8080
+
 # What shows a change. Others: 'diff -y -W 165', vimdiff, delta, meld.
 DIFF ?= diff -u --color=auto
 
@@ -31,10 +34,10 @@ MAKEFLAGS += --no-print-directory
 
 # The tests that take minutes.
 LONG := sanitized short faults hostile fuzz bench notes exercises \
-	browser
+	browser lab
 
 .PHONY: all help test test-all test-long lint bench timeline soak clean \
-	progress \
+	progress lab dawdlers watch $(STAGES:%=walk-%) \
 	$(STAGES) $(STAGES:%=test-%) test-upper test-project $(LONG:%=test-%) \
 	$(LATER:%=diff-%) $(STAGES:%=trace-%) $(PARTS:%=bench-%)
 
@@ -72,6 +75,11 @@ help:
 	line answer-4.a 'show the answer, and why it is right'; \
 	line progress 'show what is done, tried and open'; \
 	line test-exercises 'test the exercises and the hunts'; \
+	line lab 'open four terminals, in a network of their own'; \
+	for s in $(STAGES); do line walk-$$s 'play its walkthrough there'; done; \
+	line dawdlers 'hold ten slow clients against PORT=8080'; \
+	line watch 'watch what PORT=8080 has open, and what that costs'; \
+	line test-lab 'test the lab and its walks'; \
 	line bench 'measure and draw what each way of waiting costs'; \
 	for p in $(PARTS); do line bench-$$p 'measure that part alone'; done; \
 	line timeline 'draw how 02, 03 and 05 wait, from a run, in my/'; \
@@ -152,6 +160,25 @@ progress:
 	@tests/exercises/exercise progress
 
 FORCE:
+
+lab:
+	@tests/lab/lab
+
+$(STAGES:%=walk-%): walk-%:
+	@tests/lab/lab $*
+
+dawdlers:
+	@tests/need lab
+	@tests/lab/dawdlers $(PORT)
+
+watch:
+	@tests/need lab
+	@watch -t -n 1 tests/lab/look $(PORT)
+
+test-lab: all
+	@tests/need test
+	@tests/need lab
+	@tests/run lab
 
 bench:
 	@tests/bench/run
