@@ -3,11 +3,8 @@
 
 load common
 
-setup() {
-  start 01_blocking
-}
-
 @test "01_blocking: ends with 0 when it has served its client" {
+  start 01_blocking
   answers
   ends_with 0
   same "$(cat "$err")" ''
@@ -15,14 +12,15 @@ setup() {
 
 @test "01_blocking: does not serve a second client" {
   local first
+  start 01_blocking
   connect
   first=$client
   connect
   printf 'GET / HTTP/1.0\n\n' >&"$client"
   printf 'GET / HTTP/1.0\n\n' >&"$first"
-  same "$(cat <&"$first")" "$(hello 01_blocking)"
+  same "$(timeout "$DEADLINE" cat <&"$first")" "$(hello 01_blocking)"
   ends_with 0
-  same "$(cat <&"$client" 2>/dev/null)" ''
+  same "$(timeout "$DEADLINE" cat <&"$client" 2>/dev/null)" ''
 }
 
 # Fails unless the program has ended because its client was gone.
@@ -33,6 +31,7 @@ blames_client() {
 }
 
 @test "01_blocking: ends with 1, and says why, when its client leaves first" {
+  start 01_blocking
   connect
   printf 'GET / HT' >&"$client"
   disconnect "$client"
@@ -40,16 +39,31 @@ blames_client() {
 }
 
 @test "01_blocking: ends with 1, and says why, when its client says nothing" {
-  same "$(ask </dev/null)" ''
+  start 01_blocking
+  gives true ask </dev/null
   blames_client
 }
 
+@test "01_blocking: ends with 1, and says why, when its response has no taker" {
+  RUN='strace -D -o /dev/null -e trace=sendto
+    -e inject=sendto:error=ECONNRESET' start 01_blocking
+  gives true ask_for 'GET / HTTP/1.0\n\n'
+  blames_client
+}
+
+@test "01_blocking: ends with 1, and says why, when it cannot accept" {
+  RUN='strace -D -o /dev/null -e trace=accept,accept4
+    -e inject=accept,accept4:error=ENFILE' start 01_blocking || true
+  ends_with 1
+  same "$(cat "$err")" \
+    '01_blocking: accept: Too many open files in system'
+}
+
 @test "01_blocking: waits for as long as its client does" {
+  start 01_blocking
   connect
   printf 'GET / HTTP/1.0\n' >&"$client"
-  sleep 1
-  alive
   rests
   printf '\n' >&"$client"
-  same "$(cat <&"$client")" "$(hello 01_blocking)"
+  gives 'hello 01_blocking' receive
 }
