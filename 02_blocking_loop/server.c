@@ -108,8 +108,8 @@ static void print_request(const char *request, size_t length)
     fflush(stdout);
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0
- * where that has not come, or not among the first MAX_REQUEST bytes. */
+/* Returns the length of the request, with the blank line that ends it, or 0 if
+ * that has not come, or not among the first MAX_REQUEST bytes. */
 static size_t find_end(const char *request, size_t length)
 {
     for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
@@ -120,7 +120,7 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Tells whether a body may follow the request, which has a NUL behind it: all
+/* Tells whether a body may follow the request, which has a NUL after it: all
  * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
 static bool may_have_body(const char *request, size_t length)
 {
@@ -134,7 +134,7 @@ static bool may_have_body(const char *request, size_t length)
 /* ---- The connection, and what is done with it. ---- */
 
 /* Reads until the request is whole, or too long. Returns the response to it, or
- * NULL where the client leaves first. Tells whether more may come behind it. */
+ * NULL if the client leaves first. Tells whether more may come after it. */
 static const char *read_request(int client, bool *more_may_come)
 {
     char request[MAX_REQUEST + PIECE_SIZE];
@@ -169,8 +169,8 @@ static bool write_response(int client, const char *response)
     return true;
 }
 
-/* Half-closes, and reads until the client closes. To close with bytes unread or
- * on their way would reset the connection, and could lose it the response. */
+/* Half-closes, and reads until the client closes. To close with bytes unread
+ * would reset the connection, and the response could be lost. */
 static void discard_rest(int client)
 {
     char piece[PIECE_SIZE];

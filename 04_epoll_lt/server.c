@@ -112,8 +112,8 @@ static void print_request(const char *request, size_t length)
     fflush(stdout);
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0
- * where that has not come, or not among the first MAX_REQUEST bytes. */
+/* Returns the length of the request, with the blank line that ends it, or 0 if
+ * that has not come, or not among the first MAX_REQUEST bytes. */
 static size_t find_end(const char *request, size_t length)
 {
     for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
@@ -124,7 +124,7 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Tells whether a body may follow the request, which has a NUL behind it: all
+/* Tells whether a body may follow the request, which has a NUL after it: all
  * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
 static bool may_have_body(const char *request, size_t length)
 {
@@ -135,17 +135,17 @@ static bool may_have_body(const char *request, size_t length)
            strcasestr(request, "\nTransfer-Encoding") != NULL;
 }
 
-/* ---- The connections, and what is done with them. ---- */
+/* ---- The connection, and what is done with it. ---- */
 
 enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64 };
 
-/* READING until the request is whole; WRITING until the response is out; where
- * more may come, CLOSING, half-closed, until the client closes; then CLOSED. */
+/* READING until the request is whole, WRITING until the response is out; then,
+ * if more may come, half-closed and CLOSING until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {
     enum state state;
-    bool more_may_come; /* behind the request */
+    bool more_may_come; /* after the request */
     char *request;
     size_t length; /* bytes of the request that have come */
     const char *response;
@@ -192,21 +192,22 @@ static bool handle_failure(int client, ssize_t result)
     return true;
 }
 
-/* Takes a client from the backlog. Where there is no room, says so, once: the
- * clients wait there until somebody leaves, or a second has passed. */
+/* Takes a client from the backlog. If there is no room, says so, once: clients
+ * then wait there until somebody leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
     static bool said;
+    bool before = paused;
     int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    bool failed = client == -1 && errno != EAGAIN && errno != EINTR &&
-                  errno != ECONNABORTED;
-    if (failed && !said)
+    paused = client == -1 && errno != EAGAIN && errno != EINTR &&
+             errno != ECONNABORTED;
+    if (paused && !said)
         fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
-    said |= failed;
+    said |= paused;
     /* Those who have to wait would be reported all the time. */
-    if (failed != paused &&
-        watch(EPOLL_CTL_MOD, listener, failed ? 0 : EPOLLIN) == 0)
-        paused = failed;
+    if (paused != before &&
+        watch(EPOLL_CTL_MOD, listener, paused ? 0 : EPOLLIN) == -1)
+        paused = before;
     if (client == -1)
         return;
     connections[client].state = READING;
@@ -243,7 +244,7 @@ static void read_request(int client)
     connection->state = WRITING;
 }
 
-/* Sends what there is room for. Behind the last byte, closes or half-closes. */
+/* Sends what there is room for. After the last byte, closes or half-closes. */
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];
@@ -254,15 +255,14 @@ static void write_response(int client)
     connection->unsent -= (size_t)sent;
     if (connection->unsent > 0)
         return;
-    if (!connection->more_may_come) {
-        close_connection(client);
-        return;
-    }
-    shutdown(client, SHUT_WR);
     connection->state = CLOSING;
+    if (connection->more_may_come)
+        shutdown(client, SHUT_WR);
+    else
+        close_connection(client);
 }
 
-/* Throws away a piece of what comes behind the request. To close with bytes
+/* Throws away a piece of what comes after the request. To close with bytes
  * unread would reset the connection, and the response could be lost. */
 static void discard_rest(int client)
 {

@@ -63,7 +63,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
 /* Says that the server has closed the connection, and ends the program. */
 static void fail_server(void)
 {
-    fputs("\n" NAME ": the server went away\n", stderr); /* behind the prompt */
+    fputs("\n" NAME ": the server went away\n", stderr); /* after the prompt */
     exit(EXIT_FAILURE);
 }
 
@@ -74,17 +74,17 @@ static void converse(int server, const char *line, size_t length)
     char piece[CHUNK_SIZE];
     while (length > 0) {
         size_t chunk = length < CHUNK_SIZE ? length : CHUNK_SIZE;
-        ssize_t left = send(server, line, chunk, MSG_NOSIGNAL);
-        if (left == -1)
+        ssize_t owed = send(server, line, chunk, MSG_NOSIGNAL);
+        if (owed == -1)
             fail_server();
-        line += left;
-        length -= (size_t)left;
-        while (left > 0) {
-            ssize_t received = recv(server, piece, (size_t)left, 0);
+        line += owed;
+        length -= (size_t)owed;
+        while (owed > 0) {
+            ssize_t received = recv(server, piece, (size_t)owed, 0);
             if (received <= 0)
                 fail_server();
             fwrite(piece, 1, (size_t)received, stdout);
-            left -= received;
+            owed -= received;
         }
     }
     putchar('\n');
@@ -111,7 +111,7 @@ int main(int argc, char *argv[])
         if (length > 0 && line[length - 1] == '\n')
             line[--length] = '\0';
         if (length == -1)
-            putchar('\n'); /* behind the prompt */
+            putchar('\n'); /* after the prompt */
         if (length == -1 || strcmp(line, "q") == 0)
             return EXIT_SUCCESS;
         if (length > 0)

@@ -126,21 +126,22 @@ static bool handle_failure(int client, ssize_t result)
     return true;
 }
 
-/* Takes a client from the backlog. Where there is no room, says so, once: the
- * clients wait there until somebody leaves, or a second has passed. */
+/* Takes a client from the backlog. If there is no room, says so, once: clients
+ * then wait there until somebody leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
     static bool said;
+    bool before = paused;
     int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    bool failed = client == -1 && errno != EAGAIN && errno != EINTR &&
-                  errno != ECONNABORTED;
-    if (failed && !said)
+    paused = client == -1 && errno != EAGAIN && errno != EINTR &&
+             errno != ECONNABORTED;
+    if (paused && !said)
         fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
-    said |= failed;
+    said |= paused;
     /* Those who have to wait would be reported all the time. */
-    if (failed != paused &&
-        watch(EPOLL_CTL_MOD, listener, failed ? 0 : EPOLLIN) == 0)
-        paused = failed;
+    if (paused != before &&
+        watch(EPOLL_CTL_MOD, listener, paused ? 0 : EPOLLIN) == -1)
+        paused = before;
     if (client == -1)
         return;
     connections[client].length = connections[client].sent = 0;
@@ -173,7 +174,7 @@ static void read_chunk(int client)
         close(client);
 }
 
-/* Writes what there is room for. Behind the last byte, waits for the next. */
+/* Writes what there is room for. After the last byte, waits for the next. */
 static void write_chunk(int client)
 {
     struct connection *connection = &connections[client];
@@ -196,7 +197,6 @@ int main(int argc, char *argv[])
     epoll = check(epoll_create1(0), "epoll_create1");
     check(watch(EPOLL_CTL_ADD, listener, EPOLLIN), "epoll_ctl");
     announce(listener);
-
     for (;;) {
         struct epoll_event events[MAX_EVENTS];
         int count = epoll_wait(epoll, events, MAX_EVENTS, paused ? 1000 : -1);

@@ -1,7 +1,7 @@
 /* 05_epoll_et: told once.
  *
  * New since 04_epoll_lt: EPOLLET. epoll speaks up when something changes, not
- * for as long as it is so: go on until EAGAIN. In return, it is told but once.
+ * for as long as it is so: go on until EAGAIN. What to wait for is said once.
  *
  * Try: strace -e epoll_ctl,epoll_wait ./05_epoll_et
  */
@@ -111,8 +111,8 @@ static void print_request(const char *request, size_t length)
     fflush(stdout);
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0
- * where that has not come, or not among the first MAX_REQUEST bytes. */
+/* Returns the length of the request, with the blank line that ends it, or 0 if
+ * that has not come, or not among the first MAX_REQUEST bytes. */
 static size_t find_end(const char *request, size_t length)
 {
     for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
@@ -123,7 +123,7 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Tells whether a body may follow the request, which has a NUL behind it: all
+/* Tells whether a body may follow the request, which has a NUL after it: all
  * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
 static bool may_have_body(const char *request, size_t length)
 {
@@ -134,18 +134,18 @@ static bool may_have_body(const char *request, size_t length)
            strcasestr(request, "\nTransfer-Encoding") != NULL;
 }
 
-/* ---- The connections, and what is done with them. ---- */
+/* ---- The connection, and what is done with it. ---- */
 
 enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64, MAX_STEPS = 16 };
 
-/* READING until the request is whole; WRITING until the response is out; where
- * more may come, CLOSING, half-closed, until the client closes; then CLOSED. */
+/* READING until the request is whole, WRITING until the response is out; then,
+ * if more may come, half-closed and CLOSING until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {
     enum state state;
     bool ready;         /* no call has said EAGAIN since the last event */
-    bool more_may_come; /* behind the request */
+    bool more_may_come; /* after the request */
     char *request;
     size_t length; /* bytes of the request that have come */
     const char *response;
@@ -195,8 +195,8 @@ static bool handle_failure(int client, ssize_t result)
     return true;
 }
 
-/* Takes a client from the backlog. Where there is no room, says so, once: the
- * clients wait there until somebody leaves, or a second has passed. */
+/* Takes a client from the backlog. If there is no room, says so, once: clients
+ * then wait there until somebody leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
     static bool said;
@@ -242,7 +242,7 @@ static void read_request(int client)
     connection->state = WRITING;
 }
 
-/* Sends what there is room for. Behind the last byte, closes or half-closes. */
+/* Sends what there is room for. After the last byte, closes or half-closes. */
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];
@@ -253,15 +253,14 @@ static void write_response(int client)
     connection->unsent -= (size_t)sent;
     if (connection->unsent > 0)
         return;
-    if (!connection->more_may_come) {
-        close_connection(client);
-        return;
-    }
-    shutdown(client, SHUT_WR);
     connection->state = CLOSING;
+    if (connection->more_may_come)
+        shutdown(client, SHUT_WR);
+    else
+        close_connection(client);
 }
 
-/* Throws away a piece of what comes behind the request. To close with bytes
+/* Throws away a piece of what comes after the request. To close with bytes
  * unread would reset the connection, and the response could be lost. */
 static void discard_rest(int client)
 {
@@ -270,7 +269,7 @@ static void discard_rest(int client)
 }
 
 /* Goes on with a client until a call says EAGAIN. One that is always quicker
- * has MAX_STEPS; then epoll is asked to report it again, behind the others. */
+ * has MAX_STEPS; then epoll is asked to report it again, after the others. */
 static void advance(int client)
 {
     struct connection *connection = &connections[client];
@@ -310,9 +309,8 @@ int main(int argc, char *argv[])
             int fd = events[i].data.fd;
             if (fd == listener)
                 newcomers = true;
-            else if (events[i].events != EPOLLOUT || connections[fd].ready ||
-                     connections[fd].state == WRITING)
-                advance(fd);
+            else if (events[i].events != EPOLLOUT || connections[fd].request)
+                advance(fd); /* room alone is no news of one who said nothing */
         }
         for (int step = 0; newcomers && step < MAX_STEPS; step++)
             accept_connection(listener);

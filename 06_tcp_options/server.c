@@ -1,9 +1,8 @@
 /* 06_tcp_options: many requests on a connection, and when TCP sends.
  *
- * New since 05_epoll_et: HTTP/1.1 keeps the connection open, and a client may
- * send its next requests without waiting. A response is two send() calls; what
- * they become on the wire is up to TCP, and to TCP_CORK or TCP_NODELAY. As such
- * connections are often silent, silence has an end.
+ * New since 05_epoll_et: HTTP/1.1 keeps the connection open (not for ever), and
+ * a client may send its next requests without waiting. A response is two send()
+ * calls; what becomes of them on the wire is up to TCP_CORK and TCP_NODELAY.
  *
  * Try: curl -s -w ' %{time_total}\n' '127.0.0.1:8080/[1-3]'
  */
@@ -122,8 +121,8 @@ static void print_request(const char *request, size_t length)
     fflush(stdout);
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0
- * where that has not come, or not among the first MAX_REQUEST bytes. */
+/* Returns the length of the request, with the blank line that ends it, or 0 if
+ * that has not come, or not among the first MAX_REQUEST bytes. */
 static size_t find_end(const char *request, size_t length)
 {
     for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
@@ -134,7 +133,7 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Tells whether a body may follow the request, which has a NUL behind it: all
+/* Tells whether a body may follow the request, which has a NUL after it: all
  * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
 static bool may_have_body(const char *request, size_t length)
 {
@@ -145,27 +144,26 @@ static bool may_have_body(const char *request, size_t length)
            strcasestr(request, "\nTransfer-Encoding") != NULL;
 }
 
-/* ---- The connections, and what is done with them. ---- */
+/* ---- The connection, and what is done with it. ---- */
 
 enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64, MAX_STEPS = 16 };
 
-/* READING until the request is whole; WRITING until the response is out; where
- * more may come, CLOSING, half-closed, until the client closes; then CLOSED. */
+/* READING until the request is whole, WRITING until the response is out; then,
+ * if more may come, half-closed and CLOSING until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {
     enum state state;
     bool ready;         /* no call has said EAGAIN since the last event */
-    bool more_may_come; /* behind the request */
+    bool more_may_come; /* after the request */
     char *request;
     size_t length; /* bytes of the request that have come */
     const char *response;
     size_t unsent;    /* bytes of the response */
-    const char *body; /* to be sent behind it, or NULL */
-    bool keep_alive;  /* for another request */
-    bool corked;
+    const char *body; /* to be sent after it, or NULL */
+    bool keep_alive, corked;
     unsigned responses; /* that have been sent */
-    time_t since;       /* when it came into its state */
+    time_t since;       /* when it came into its state, or 0 */
 };
 
 static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
@@ -173,10 +171,7 @@ static bool paused; /* accept() has failed: it is tried again after a wait */
 static int epoll;
 static bool newcomers; /* what `ready` is, for the listening socket */
 
-static time_t now; /* seconds, at the beginning of this turn */
-
-static enum { PLAIN, CORK, NODELAY } mode;
-static const char *const mode_names[] = {"plain", "cork", "nodelay"};
+static const char *mode = "plain"; /* or "cork", or "nodelay" */
 
 /* Lets no descriptor be too high for the table. */
 static void limit_descriptors(void)
@@ -204,8 +199,7 @@ static void report_segments(int client)
     if (getsockopt(client, IPPROTO_TCP, TCP_INFO, &info, &size) == -1)
         return;
     printf("closed after %u responses in %u data segments (%s)\n",
-           connections[client].responses, info.tcpi_data_segs_out,
-           mode_names[mode]);
+           connections[client].responses, info.tcpi_data_segs_out, mode);
     fflush(stdout);
 }
 
@@ -218,11 +212,19 @@ static void close_connection(int client)
     connections[client] = (struct connection){.state = CLOSED};
 }
 
-/* A connection enters a state, and has its time anew. */
+/* Returns the time, in seconds. */
+static time_t seconds(void)
+{
+    struct timespec clock;
+    check(clock_gettime(CLOCK_MONOTONIC, &clock), "clock_gettime");
+    return clock.tv_sec;
+}
+
+/* Enters a state. The time of a connection, IDLE_SECONDS, begins anew. */
 static void enter_state(int client, enum state state)
 {
     connections[client].state = state;
-    connections[client].since = now;
+    connections[client].since = seconds();
 }
 
 /* Tells whether a call has moved no bytes: 0, for the client has closed, or -1.
@@ -238,8 +240,8 @@ static bool handle_failure(int client, ssize_t result)
     return true;
 }
 
-/* Takes a client from the backlog. Where there is no room, says so, once: the
- * clients wait there until somebody leaves, or a second has passed. */
+/* Takes a client from the backlog. If there is no room, says so, once: clients
+ * then wait there until somebody leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
     static bool said;
@@ -259,7 +261,7 @@ static void accept_connection(int listener)
 /* Puts the cork in, so that TCP sends full segments only, or takes it out. */
 static void set_cork(int client, int on)
 {
-    if (mode != CORK || connections[client].corked == on)
+    if (strcmp(mode, "cork") != 0 || connections[client].corked == on)
         return;
     connections[client].corked = on;
     if (setsockopt(client, IPPROTO_TCP, TCP_CORK, &on, sizeof on) == -1)
@@ -283,7 +285,7 @@ static bool is_persistent(const char *request)
 }
 
 /* Chooses the response to the first request in hand, once that is whole. What
- * stands behind it is then the first. */
+ * came after it is then the first. */
 static void answer_request(int client)
 {
     struct connection *connection = &connections[client];
@@ -291,21 +293,20 @@ static void answer_request(int client)
     size_t end = find_end(request, connection->length);
     if (end == 0 && connection->length < MAX_REQUEST)
         return;
-    char behind = request[end];
+    char after_end = request[end];
     request[end] = '\0';
-    bool last = may_have_body(request, end);
+    bool last = end == 0 || may_have_body(request, end);
     connection->more_may_come |= last;
     connection->keep_alive = !last && is_persistent(request);
-    connection->response = connection->keep_alive ? head : last_head;
-    connection->body = strncmp(request, "HEAD ", 5) == 0 ? NULL : hello;
-    if (end > 0) {
+    if (end > 0)
         print_request(request, end);
-    } else {
-        connection->response = too_large;
-        connection->body = NULL;
-    }
+    connection->response = end > 0 ? last_head : too_large;
+    if (connection->keep_alive)
+        connection->response = head;
+    connection->body =
+        end == 0 || strncmp(request, "HEAD ", 5) == 0 ? NULL : hello;
     connection->unsent = strlen(connection->response);
-    request[end] = behind;
+    request[end] = after_end;
     connection->length -= end;
     memmove(request, request + end, connection->length);
     enter_state(client, WRITING);
@@ -331,7 +332,7 @@ static void read_request(int client)
     answer_request(client);
 }
 
-/* Sends what there is room for. Behind the last byte, closes or half-closes. */
+/* Sends what there is room for. After the last byte, closes or half-closes. */
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];
@@ -354,15 +355,14 @@ static void write_response(int client)
         answer_request(client);
         return;
     }
-    if (!connection->more_may_come && connection->length == 0) {
-        close_connection(client);
-        return;
-    }
-    shutdown(client, SHUT_WR);
     enter_state(client, CLOSING);
+    if (connection->more_may_come || connection->length > 0)
+        shutdown(client, SHUT_WR);
+    else
+        close_connection(client);
 }
 
-/* Throws away a piece of what comes behind the request. To close with bytes
+/* Throws away a piece of what comes after the request. To close with bytes
  * unread would reset the connection, and the response could be lost. */
 static void discard_rest(int client)
 {
@@ -371,7 +371,7 @@ static void discard_rest(int client)
 }
 
 /* Goes on with a client until a call says EAGAIN. One that is always quicker
- * has MAX_STEPS; then epoll is asked to report it again, behind the others. */
+ * has MAX_STEPS; then epoll is asked to report it again, after the others. */
 static void advance(int client)
 {
     struct connection *connection = &connections[client];
@@ -390,33 +390,35 @@ static void advance(int client)
         close_connection(client);
 }
 
-/* Closes the connections that are out of time. Looks once a second at most. */
-static void close_overdue(void)
+/* Closes who is out of time. Looks once a second at most. (A request may have
+ * come and not be read: if the program was stopped, or its console blocked.) */
+static void close_overdue(time_t now)
 {
     static time_t last_look;
     if (now == last_look)
         return;
     last_look = now;
-    for (int client = 0; client < MAX_DESCRIPTORS; client++)
-        if (connections[client].state != CLOSED &&
-            now - connections[client].since > IDLE_SECONDS)
+    for (int client = 0; client < MAX_DESCRIPTORS; client++) {
+        time_t since = connections[client].since;
+        if (since == 0 || now - since <= IDLE_SECONDS)
+            continue;
+        advance(client);
+        if (connections[client].since == since)
             close_connection(client);
+    }
 }
 
 /* Takes --cork and --nodelay out of the command line. Returns what is left. */
 static int parse_mode(int argc, char *argv[])
 {
     int left = 1;
-    for (int i = 1; i < argc; i++) {
-        bool cork = strcmp(argv[i], "--cork") == 0;
-        bool nodelay = strcmp(argv[i], "--nodelay") == 0;
-        if (!cork && !nodelay)
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--cork") != 0 && strcmp(argv[i], "--nodelay") != 0)
             argv[left++] = argv[i];
-        else if (mode != PLAIN)
+        else if (strcmp(mode, "plain") != 0)
             fail_usage("one such option too many", argv[i]);
         else
-            mode = cork ? CORK : NODELAY;
-    }
+            mode = argv[i] + 2;
     return left;
 }
 
@@ -427,7 +429,7 @@ int main(int argc, char *argv[])
     limit_descriptors();
     int listener = open_listener(parse_arguments(argc, argv));
     int on = 1; /* for connections too: they inherit it */
-    if (mode == NODELAY)
+    if (strcmp(mode, "nodelay") == 0)
         check(setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on),
               "setsockopt");
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
@@ -442,20 +444,17 @@ int main(int argc, char *argv[])
         if (count == -1 && errno == EINTR)
             continue;
         check(count, "epoll_wait");
-        struct timespec clock;
-        check(clock_gettime(CLOCK_MONOTONIC, &clock), "clock_gettime");
-        now = clock.tv_sec;
+        time_t now = seconds(); /* before a console that may take its time */
 
         newcomers |= paused;
         for (int i = 0; i < count; i++) {
             int fd = events[i].data.fd;
             if (fd == listener)
                 newcomers = true;
-            else if (events[i].events != EPOLLOUT || connections[fd].ready ||
-                     connections[fd].state == WRITING)
-                advance(fd);
+            else if (events[i].events != EPOLLOUT || connections[fd].request)
+                advance(fd); /* room alone is no news of one who said nothing */
         }
-        close_overdue();
+        close_overdue(now);
         for (int step = 0; newcomers && step < MAX_STEPS; step++)
             accept_connection(listener);
     }
