@@ -235,7 +235,10 @@ passes() { # beginning-of-heading
   kill -INT "$pid" || true
 }
 
-@test "the time line is drawn from a run" {
-  "$TOOLS/timeline" "$BATS_TEST_TMPDIR/timeline.svg"
-  same "$(grep -oE '</?svg' "$BATS_TEST_TMPDIR/timeline.svg")" $'<svg\n</svg'
+@test "the pictures are drawn from a run" {
+  local picture
+  "$TOOLS/timeline" "$BATS_TEST_TMPDIR"
+  for picture in blocking timeline; do
+    same "$(grep -oE '</?svg' "$BATS_TEST_TMPDIR/$picture.svg")" $'<svg\n</svg'
+  done
 }
