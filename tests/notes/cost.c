@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 
 #include <arpa/inet.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -13,14 +12,6 @@
 enum { TIMES = 20000 };
 
 static int listener, connected, epoll;
-
-static void let_no_signal_in(void)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, &before);
-    sigprocmask(SIG_SETMASK, &before, NULL);
-}
 
 static void accept_nobody(void)
 {
@@ -75,7 +66,6 @@ int main(void)
         perror("cost");
         return EXIT_FAILURE;
     }
-    measure("two rt_sigprocmask", let_no_signal_in);
     measure("accept4 of nobody", accept_nobody);
     measure("epoll_wait, nothing ready", wait_for_nothing);
     measure("recv, nothing there", receive_nothing);
