@@ -211,12 +211,20 @@ please input: '
 }
 
 # bats test_tags=whole
-@test "upper_client: a line longer than all buffers does not block it" {
-  start upper_server
+@test "upper_client: a long line is said and answered a chunk at a time" {
   local line=$BATS_TEST_TMPDIR/line
-  head -c 8000000 /dev/zero | tr '\0' a >"$line"
-  DEADLINE=60 talk <"$line" | tr -cd A | wc -c >"$line.count"
-  same "$(cat "$line.count")" 8000000
+  head -c 100000 /dev/zero | tr '\0' a >"$line"
+  start upper_server
+  gives 'printf "please input: %s\nplease input: \n" "$(tr a A <"$line")"' \
+    talk <"$line"
+  # One who does not answer hears no more than the first chunk. (All at once,
+  # a line that is longer than the buffers would block both sides.)
+  nc_server
+  talk <"$line" >/dev/null 2>&1 3>&- &
+  echo $! >>"$BATS_TEST_TMPDIR/pids"
+  wait_until [ -s "$heard" ]
+  sleep 0.5
+  same "$(wc -c <"$heard")" 1024
 }
 
 @test "upper_client: a reply may come in pieces" {
@@ -240,20 +248,25 @@ please input: '
   same "$output" $'please input: \nupper_client: the server went away'
 }
 
-# Starts nc as a server that sends each word by itself. Sets $port.
+# Starts nc as a server that, when it has heard something, sends each word by
+# itself. Sets $port, and $heard to a file of what it hears.
 nc_server() { # word...
-  local file
-  file=$(mktemp "$BATS_TEST_TMPDIR/nc.XXXXXX")
-  {
-    for word in "$@"; do
-      sleep 0.2
-      printf '%s' "$word"
-    done
-    sleep 1
-  } | nc -l -v 127.0.0.1 0 >/dev/null 2>"$file" 3>&- &
+  local said
+  said=$(mktemp "$BATS_TEST_TMPDIR/nc.XXXXXX")
+  heard=$said.heard
+  mkfifo "$said.in"
+  nc -l -v 127.0.0.1 0 <>"$said.in" >"$heard" 2>"$said" 3>&- &
   echo $! >>"$BATS_TEST_TMPDIR/pids"
-  wait_until grep -q '^Listening on' "$file"
-  port=$(sed -n 's/^Listening on .* //p' "$file")
+  {
+    wait_until [ -s "$heard" ]
+    for word in "$@"; do
+      printf '%s' "$word" >"$said.in"
+      sleep 0.2
+    done
+  } 3>&- >/dev/null &
+  echo $! >>"$BATS_TEST_TMPDIR/pids"
+  wait_until grep -q '^Listening on' "$said"
+  port=$(sed -n 's/^Listening on .* //p' "$said")
 }
 
 @test "upper_client: says so when the server goes away, at the prompt" {
