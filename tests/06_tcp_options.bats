@@ -58,7 +58,8 @@ setup() {
 
 # bats test_tags=whole
 @test "06_tcp_options: curl makes several requests on one connection" {
-  run curl -sS --max-time "$DEADLINE" -w ' %{num_connects}\n' "$url" "$url" "$url"
+  run curl -sS --max-time "$DEADLINE" -w ' %{num_connects}\n' \
+    "$url" "$url" "$url"
   same "$output" 'Hello, world! 1
 Hello, world! 0
 Hello, world! 0'
@@ -144,7 +145,8 @@ quickest() { # option...
 
 @test "06_tcp_options: the next request has no say in this one's answer" {
   local field
-  for field in 'Connection: close' 'Content-Length: 5' 'Transfer-Encoding: a'; do
+  for field in 'Connection: close' 'Content-Length: 5' \
+    'Transfer-Encoding: a'; do
     gives 'hellos 1' ask_for "GET / HTTP/1.1\r\n\r\n$field"
     # It is one itself, without a version or a method.
     gives 'hellos 1; hello 06_tcp_options' \
@@ -186,7 +188,8 @@ quickest() { # option...
   local start
   for start in 'POST / HTTP/1.1' 'OPTIONS / HTTP/1.1' 'get / HTTP/1.1' \
     'GETX / HTTP/1.1' 'HEADX / HTTP/1.1' 'HELLO / HTTP/1.1' \
-    'GET / HTTP/1.1\r\nContent-Length: 5' 'GET / HTTP/1.1\r\ncontent-length:05' \
+    'GET / HTTP/1.1\r\nContent-Length: 5' \
+    'GET / HTTP/1.1\r\ncontent-length:05' \
     'GET / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 5' \
     'GET / HTTP/1.1\r\nContent-Length : 5' \
     'GET / HTTP/1.1\r\nTransfer-Encoding: chunked'; do
@@ -223,7 +226,7 @@ quickest() { # option...
   (($(resident) - before < 1000))
 }
 
-# Connects, sends more requests than all buffers hold, and goes on with the test.
+# Connects, and sends more requests than all buffers hold, in the background.
 pipeline_without_reading() {
   connect
   timeout 20 yes $'GET / HTTP/1.1\r\n\r' >&"$client" 3>&- 2>/dev/null &

@@ -155,12 +155,12 @@ build() { # name make-argument...
 hello() { # [name]
   local version=1.0 last=
   if [ "${1-$STAGE}" = 06_tcp_options ]; then
-    version=1.1 last='Connection: close\r\n'
+    version=1.1 last=$'Connection: close\r\n'
   fi
   printf 'HTTP/%s 200 OK\r\n' "$version"
   printf 'Date: Mon, 1 Jan 1996 01:01:01 GMT\r\n'
   printf 'Content-Type: text/plain\r\n'
-  printf "Content-Length: 13\r\n$last\r\nHello, world!"
+  printf 'Content-Length: 13\r\n%s\r\nHello, world!' "$last"
 }
 
 too_large() {
@@ -339,6 +339,7 @@ closes_only() { # name call occurrence request
 
 # --- Traces ----------------------------------------------------------------
 
+# shellcheck disable=SC2034 # for the suites
 WAITS='pselect6,?epoll_wait,epoll_pwait' # which one, is up to the machine
 
 # Runs a stage under strace while ten GETs are served. Sets $log.

@@ -299,6 +299,7 @@ console_shows() { # text
   pid=$!
   echo "$pid" >>"$BATS_TEST_TMPDIR/pids"
   IFS= read -r -t "$DEADLINE" -u "$reader" out
+  # shellcheck disable=SC2034 # for answers
   url=${out#listening on }
   disconnect "$reader"
   answers

@@ -20,9 +20,10 @@ load common
   local console=$BATS_TEST_TMPDIR/console reader
   mkfifo "$console"
   exec {reader}<>"$console"
-  "$(program "$STAGE")" 0 >"$console" 2>"$BATS_TEST_TMPDIR/err" </dev/null 3>&- &
-  pid=$!
+  # shellcheck disable=SC2034 # for ends_with
   err=$BATS_TEST_TMPDIR/err
+  "$(program "$STAGE")" 0 >"$console" 2>"$err" </dev/null 3>&- &
+  pid=$!
   echo "$pid" >>"$BATS_TEST_TMPDIR/pids"
   IFS= read -r -t "$DEADLINE" -u "$reader" out
   port=${out%/} port=${port##*:}
