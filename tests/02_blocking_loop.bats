@@ -30,3 +30,14 @@ load common
   same "$(grep -cE '^(recvfrom|sendto)\(4,|^(recvfrom|sendto)\([5-9],' \
     "$log")" 4
 }
+
+# bats test_tags=whole
+@test "02_blocking_loop: while accept fails, it tries once a second" {
+  log=$BATS_TEST_TMPDIR/strace
+  RUN="strace -D -o $log -e trace=accept,accept4
+    -e inject=accept,accept4:error=EMFILE" start 02_blocking_loop
+  sleep 2
+  end_trace
+  (($(grep -c '^accept' "$log") <= 4))
+  same "$(cat "$err")" '02_blocking_loop: accept: Too many open files'
+}
