@@ -18,7 +18,7 @@ load common
   connect
   printf 'GET / HTTP/1.0\n\n' >&"$client"
   printf 'GET / HTTP/1.0\n\n' >&"$first"
-  same "$(timeout "$DEADLINE" cat <&"$first")" "$(hello 01_blocking)"
+  client=$first gives 'hello 01_blocking' receive
   ends_with 0
   same "$(timeout "$DEADLINE" cat <&"$client" 2>/dev/null)" ''
 }
