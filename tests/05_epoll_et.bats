@@ -51,7 +51,11 @@ sendto 10'
     printf 'GET / HTTP/1.0\n\n' >&"$client"
   done
   kill -CONT "$pid"
-  for client in "${clients[@]}"; do
-    gives 'hello 05_epoll_et' receive
+  gives hundred_hellos receive_from_each 114
+}
+
+hundred_hellos() {
+  for _ in {1..100}; do
+    hello 05_epoll_et
   done
 }

@@ -334,6 +334,31 @@ ends_them_in_time() {
   answers
 }
 
+@test "06_tcp_options: requests that came while it was stopped are answered" {
+  local i clients=()
+  start_program "$HASTY" 0
+  kill -STOP "$pid"
+  # More than it hears of in one turn.
+  for ((i = 0; i < 80; i++)); do
+    connect
+    printf 'GET / HTTP/1.1\r\n\r\n' >&"$client"
+    clients+=("$client")
+  done
+  kill -CONT "$pid"
+  wait_until has_shown 80
+  kill -STOP "$pid"
+  for client in "${clients[@]}"; do
+    printf 'GET / HTTP/1.1\r\n\r\n' >&"$client"
+  done
+  sleep 3 # longer than their time
+  kill -CONT "$pid"
+  gives 'hellos 160' receive_from_each 228
+}
+
+has_shown() { # number-of-requests
+  [ "$(grep -c '^GET' "$out")" -eq "$1" ]
+}
+
 # bats test_tags=whole
 @test "06_tcp_options: it wakes no more than once in IDLE_SECONDS for nothing" {
   log=$BATS_TEST_TMPDIR/strace

@@ -195,6 +195,13 @@ receive_bytes() { # number
   timeout "$DEADLINE" head -c "$1" <&"$client"
 }
 
+# Prints so many bytes of what it says to each of $clients.
+receive_from_each() { # number
+  for client in "${clients[@]}"; do
+    receive_bytes "$1"
+  done
+}
+
 # Starts a program that may open 16 descriptors, and connects 20 clients, in
 # $crowd: the last ones wait in the backlog.
 start_crowded() { # name
