@@ -19,11 +19,9 @@ setup() {
 # Prints the project's own files, each with a NUL behind it: what git knows of,
 # or, where there is no git, all but my/ and what a compiler writes.
 files() { # folder
-  local file
   if [ -e "$1/.git" ]; then
-    git -C "$1" ls-files -z | while IFS= read -r -d '' file; do
-      [ ! -e "$1/$file" ] || printf '%s\0' "$file"
-    done
+    comm -z -23 <(git -C "$1" ls-files -z | sort -z) \
+      <(git -C "$1" ls-files -z --deleted | sort -z)
   else
     find "$1" -path "$1/my" -prune -o -type f ! -name '*.o' ! -name '*.out' \
       -printf '%P\0'

@@ -64,7 +64,9 @@ talk() {
   gcc -shared -fPIC -o "$BATS_TEST_TMPDIR/few.so" "$BATS_TEST_DIRNAME/few.c"
   RUN="env LD_PRELOAD=$BATS_TEST_TMPDIR/few.so
     ASAN_OPTIONS=verify_asan_link_order=0" start upper_server
-  gives 'printf HELLO,\ WORLD' ask_for 'hello, world'
+  connect
+  printf 'hello, world' >&"$client"
+  gives 'printf HELLO,\ WORLD' receive_bytes 12
 }
 
 # bats test_tags=whole
