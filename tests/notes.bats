@@ -6,6 +6,7 @@ load common
 
 NOTES=$PROJECT/NOTES.md
 TOOLS=$PROJECT/tests/notes
+SOLUTIONS=$PROJECT/tests/exercises
 
 # Plays all sections, some at once, for they mostly wait: an exercise with its
 # solution, and without. Leaves $BATS_FILE_TMPDIR/LINE.{log,code}.
@@ -40,7 +41,7 @@ play() { # line
 
 # Prints where the solution is of the exercise whose heading is in that line.
 solution() { # line
-  sed -nE "$1s,^#### ([0-9]\.[0-9]) .*,$TOOLS/\1.patch,p" "$NOTES"
+  sed -nE "$1s,^#### ([0-9]\.[0-9]) .*,$SOLUTIONS/\1/solution.patch,p" "$NOTES"
 }
 
 # Prints the lines of the headings, with something to type, under a heading.
@@ -70,7 +71,6 @@ passes() { # beginning-of-heading
 
 @test "before the first stage, what NOTES.md shows is what is printed" {
   passes 'How to read'
-  passes 'Before'
 }
 
 @test "chapter 1: what NOTES.md shows is what is printed" {
@@ -113,7 +113,7 @@ passes() { # beginning-of-heading
     grep '^line ' "$BATS_FILE_TMPDIR/$line.unsolved.log"
   done
   same "$count" "$(grep -c '^#### ' "$NOTES")"
-  same "$count" "$(find "$TOOLS" -name '*.patch' | wc -l)"
+  same "$count" "$(find "$SOLUTIONS" -name solution.patch | wc -l)"
 }
 
 @test "a transcript that is wrong is seen" {
