@@ -312,6 +312,22 @@ accepts_behind() { # name
   done
 }
 
+# Starts a program, and fails unless it survives to answer clients that are gone.
+answers_the_gone() { # name request
+  local before
+  gcc -o "$BATS_TEST_TMPDIR/reset" "$BATS_TEST_DIRNAME/reset.c"
+  printf '%s' "$2" >"$BATS_TEST_TMPDIR/request"
+  start "$1"
+  before=$(descriptors)
+  kill -STOP "$pid"
+  # Half-closed and then reset: to write is worth a SIGPIPE.
+  timeout "$DEADLINE" "$BATS_TEST_TMPDIR/reset" "$port" 0 5 half \
+    <"$BATS_TEST_TMPDIR/request"
+  kill -CONT "$pid"
+  answers
+  wait_until has_descriptors "$before"
+}
+
 # Starts a program and fails unless its limit of descriptors is the size of its
 # table, or the hard limit where that is lower.
 limits_descriptors() { # name table-size

@@ -90,18 +90,7 @@ client_has_response() {
 }
 
 @test "$STAGE: a client that is gone when it is answered ends nobody else" {
-  gcc -o "$BATS_TEST_TMPDIR/reset" "$BATS_TEST_DIRNAME/reset.c"
-  start "$STAGE"
-  local before
-  before=$(descriptors)
-  printf 'GET / HTTP/1.0\n\n' >"$BATS_TEST_TMPDIR/request"
-  kill -STOP "$pid"
-  # Half-closed and then reset: to write is worth a SIGPIPE.
-  timeout "$DEADLINE" "$BATS_TEST_TMPDIR/reset" "$port" 0 5 half \
-    <"$BATS_TEST_TMPDIR/request"
-  kill -CONT "$pid"
-  answers
-  wait_until has_descriptors "$before"
+  answers_the_gone "$STAGE" $'GET / HTTP/1.0\n\n'
 }
 
 @test "$STAGE: the console separates requests by a line of 40 dashes" {

@@ -152,6 +152,10 @@ is_stuck() {
   rests
 }
 
+@test "upper_server: a client that is gone when it is answered ends nobody else" {
+  answers_the_gone upper_server hello
+}
+
 @test "upper_server: out of descriptors, it serves those inside, then others" {
   start_crowded upper_server
   rests
