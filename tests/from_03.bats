@@ -85,6 +85,18 @@ A: second'
   same "$(cat "$err")" ''
 }
 
+@test "$STAGE: a recv or send that says EINTR or EAGAIN is made again" {
+  local error errors='EINTR EAGAIN'
+  # Where it is told once, EAGAIN would be a lie: epoll(7).
+  [[ $STAGE != 0[56]* ]] || errors=EINTR
+  for error in $errors; do
+    RUN="strace -D -o /dev/null -e trace=recvfrom,sendto
+      -e inject=recvfrom:error=$error:when=1
+      -e inject=sendto:error=$error:when=1" start "$STAGE"
+    answers
+  done
+}
+
 @test "$STAGE: a wait that fails ends it, with the reason" {
   local call=epoll_wait
   [[ $STAGE != 03_* ]] || call=select
