@@ -100,7 +100,7 @@ int main(int argc, char *argv[])
     setvbuf(stdout, NULL, _IONBF, 0);
     struct pollfd waits[] = {{.fd = STDIN_FILENO, .events = POLLIN},
                              {.fd = server, .events = POLLIN}};
-    char *line = NULL;
+    static char *line = NULL;
     size_t size = 0;
     for (;;) {
         fputs("please input: ", stdout);
