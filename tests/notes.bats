@@ -30,11 +30,13 @@ setup_file() {
 
 play() { # line
   local code=0 log=$BATS_FILE_TMPDIR/$1
-  "$TOOLS/play" "$NOTES" "$1" "$(solution "$1")" >"$log.log" 2>&1 || code=$?
+  DEADLINE=30 "$TOOLS/play" "$NOTES" "$1" "$(solution "$1")" >"$log.log" 2>&1 ||
+    code=$?
   echo "$code" >"$log.code"
   if [ -n "$(solution "$1")" ] && [ ! -e "$log.unsolved" ]; then
     code=0
-    DEADLINE=2 "$TOOLS/play" "$NOTES" "$1" >"$log.unsolved.log" 2>&1 || code=$?
+    # Long enough for what its commands take, or all would seem to fail.
+    "$TOOLS/play" "$NOTES" "$1" >"$log.unsolved.log" 2>&1 || code=$?
     echo "$code" >"$log.unsolved"
   fi
 }
@@ -95,10 +97,6 @@ passes() { # beginning-of-heading
 
 @test "chapter 6: what NOTES.md shows is what is printed" {
   passes 6.
-}
-
-@test "the reference: what NOTES.md shows is what is printed" {
-  passes Reference
 }
 
 @test "an exercise's check passes with its solution alone" {
