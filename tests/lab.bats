@@ -1,0 +1,455 @@
+#!/usr/bin/env bats
+# The lab and its walks, as a user has them: in a terminal, which is a tmux's
+# here, with keys pressed and pictures taken.
+
+load common
+# shellcheck source=tests/notes/match.bash
+. "$PROJECT/tests/notes/match.bash"
+
+NOTES=$PROJECT/NOTES.md
+export DEADLINE=30
+export LC_ALL=C.UTF-8
+
+setup() {
+  export TMPDIR=$BATS_TEST_TMPDIR/t # where a lab has its folder
+  export PATH=$BATS_TEST_TMPDIR/bin:$PATH
+  mkdir "$TMPDIR" "$BATS_TEST_TMPDIR/bin"
+  unset PROGRAMS TMUX
+  # A network for the test, so that 8080 is its own where a lab gets none.
+  network=()
+  ! unshare -rn true 2>/dev/null ||
+    network=(unshare -rn sh -c 'ip link set lo up; exec "$@"' -)
+}
+
+teardown() {
+  outer kill-server 2>/dev/null || true
+  left | xargs -r kill -KILL
+}
+
+outer() {
+  tmux -S "$BATS_TEST_TMPDIR/outer" -f /dev/null "$@" 3>&-
+}
+
+# Opens a terminal, and types a command into it, in the project's folder. The
+# lab does not see that the terminal is tmux's own, unless $TMUX_TOO is set.
+open() { # columns rows command
+  local inner='exec env -u TMUX -u TMUX_PANE TERM=xterm'
+  [ -z "${TMUX_TOO-}" ] || inner='exec env'
+  "${network[@]}" tmux -S "$BATS_TEST_TMPDIR/outer" -f /dev/null \
+    new-session -d -x "$1" -y "$2" -c "$PROJECT" \
+    "$inner PS1='outside\$ ' bash --norc" 3>&-
+  awaits 'outside\$$'
+  outer send-keys "clear; $3" Enter
+}
+
+press() { # key...
+  outer send-keys "$@"
+}
+
+picture() {
+  outer capture-pane -p | sed -e :a -e '/^\n*$/ { $d; N; ba' -e '}'
+}
+
+shows() { # pattern
+  picture | grep -qE "$1"
+}
+
+# Waits until the picture shows something; else fails with the picture.
+awaits() { # pattern
+  wait_until shows "$1" || {
+    picture
+    return 1
+  }
+}
+
+inner() {
+  tmux -S "$(echo "$TMPDIR"/tmp.*/socket)" "$@"
+}
+
+# Prints all that a terminal of the lab shows.
+terminal() { # number
+  inner capture-pane -t "%$(($1 - 1))" -p -J -S - |
+    sed -e :a -e '/^\n*$/ { $d; N; ba' -e '}'
+}
+
+terminal_shows() { # number pattern
+  terminal "$1" | grep -qE "$2"
+}
+
+# Types a command into a terminal of the lab, as the class does: Alt-NUMBER.
+class_types() { # number command
+  wait_until terminal_shows "$1" '\$ ?$'
+  press "M-$1" "$2" Enter
+}
+
+left() {
+  grep -lsz "^LAB=$TMPDIR" /proc/[0-9]*/environ | cut -d / -f 3
+}
+
+# Fails unless the lab is over, the terminal is the shell's again, and neither
+# a program nor a file is left.
+nothing_is_left() {
+  local one
+  wait_until no_program_is_left || {
+    for one in $(left); do
+      ps -o pid=,args= -p "$one"
+    done
+    return 1
+  }
+  wait_until is_empty
+}
+
+no_program_is_left() {
+  [ -z "$(left)" ]
+}
+
+is_empty() {
+  [ -z "$(ls "$TMPDIR")" ]
+}
+
+# --- Walks -----------------------------------------------------------------
+
+strip() {
+  inner capture-pane -t %4 -p
+}
+
+# True when the strip is another one, and does not wait for a terminal.
+has_gone_on() {
+  now=$(strip) && [ "$now" != "$before" ] && ! grep -q ' …$' <<<"$now"
+}
+
+at_the_end() {
+  grep -q 'the end:' <<<"$now"
+}
+
+# Plays a walk to its end, by Enter alone.
+play_to_the_end() {
+  local before now
+  awaits '^\[1/'
+  now=$(strip)
+  until at_the_end; do
+    before=$now
+    press Enter
+    wait_until has_gone_on || {
+      echo 'the walk hangs:'
+      picture
+      return 1
+    }
+    ! grep 'does not show' <<<"$now" || {
+      picture
+      return 1
+    }
+  done
+}
+
+# Sets $wanted to the regular expression of what a terminal shows at the end of
+# a walk, by NOTES.md: with its prompts, and what is typed.
+want() { # stage terminal
+  local heading line section where kind words printed='' pattern
+  heading=$(sed -n "/^### Walkthrough of ${1%%_*}\$/=" "$NOTES")
+  wanted=
+  while IFS=$'\t' read -r line section where kind words; do
+    [ "$section-$where" = "$heading-$2" ] || continue
+    case $kind in
+    print) printed+=$words$'\n' ;;
+    prompt) printed+=$words ;;
+    *)
+      set_pattern "$printed"
+      wanted+=$pattern
+      printed=
+      case $kind in
+      run) set_pattern "$2\$ $words"$'\n' ;;
+      type) set_pattern "$words"$'\n' ;;
+      ^C) pattern=$'\\^C\n?' ;;
+      *) pattern= ;;
+      esac
+      wanted+=$pattern
+      ;;
+    esac
+  done < <("$PROJECT/tests/notes/play" --blocks "$NOTES")
+  : "$line"
+}
+
+# True when a terminal shows all that is wanted, and what it may besides: its
+# prompt, or what a program that still runs has printed since.
+shows_wanted() { # number
+  shown=$(terminal "$1" | squeeze)
+  case $shown in
+  *"$1$") [[ $shown =~ ^$wanted$1\$$ ]] ;;
+  *) [[ $shown$'\n' =~ ^$wanted ]] ;;
+  esac
+}
+
+walks() { # stage
+  local wanted shown number
+  open 80 24 "make walk-$1"
+  play_to_the_end
+  for number in 1 2 3 4; do
+    want "$1" "$number"
+    wait_until shows_wanted "$number" || {
+      printf 'terminal %s shows:\n%s\nand not:\n%s\n' "$number" "$shown" "$wanted"
+      picture
+      return 1
+    }
+  done
+  press Enter
+  awaits 'outside\$$'
+  nothing_is_left
+}
+
+@test "the walk of 01, by Enter alone, shows what NOTES.md shows" {
+  walks 01_blocking
+}
+
+@test "the walk of 02, by Enter alone, shows what NOTES.md shows" {
+  walks 02_blocking_loop
+}
+
+@test "the walk of 03, by Enter alone, shows what NOTES.md shows" {
+  walks 03_select
+}
+
+@test "the walk of 04, by Enter alone, shows what NOTES.md shows" {
+  walks 04_epoll_lt
+}
+
+@test "the walk of 05, by Enter alone, shows what NOTES.md shows" {
+  walks 05_epoll_et
+}
+
+@test "the walk of 06, by Enter alone, shows what NOTES.md shows" {
+  walks 06_tcp_options
+}
+
+@test "Enter pressed too quickly does not get ahead of the terminals" {
+  local wanted shown
+  open 80 24 'make walk-01_blocking'
+  awaits '^\[1/'
+  press -N 40 Enter
+  awaits 'the end:'
+  want 01_blocking 2
+  wait_until shows_wanted 2
+}
+
+@test "a walk works inside tmux" {
+  TMUX_TOO=1 open 80 24 'make walk-01_blocking'
+  play_to_the_end
+  press q
+  awaits 'outside\$$'
+  nothing_is_left
+}
+
+@test "a walk works where no network of one's own is to be had" {
+  printf '#!/bin/sh\nexit 1\n' >"$BATS_TEST_TMPDIR/bin/unshare"
+  open 80 24 'make walk-01_blocking'
+  chmod +x "$BATS_TEST_TMPDIR/bin/unshare"
+  play_to_the_end
+  press q
+  awaits 'outside\$$'
+  nothing_is_left
+}
+
+@test "s skips a step" {
+  open 80 24 'make walk-01_blocking'
+  awaits '^\[1/'
+  press s
+  awaits '^\[2/'
+  press Enter
+  wait_until terminal_shows 2 'Connection refused|2\$ nc 127.0.0.1 8080'
+  same "$(terminal 1)" '1$'
+}
+
+@test "b begins again, with fresh terminals in a fresh network" {
+  open 80 24 'make walk-01_blocking'
+  play_to_the_end
+  press b
+  awaits '^\[1/'
+  wait_until terminal_shows 1 '^1\$ ?$'
+  same "$(terminal 1)" '1$'
+  ((${#network[@]} == 0)) || {
+    class_types 3 'ss -Htan | wc -l'
+    wait_until terminal_shows 3 '^0'
+  }
+  press M-0 Enter
+  wait_until terminal_shows 1 '^listening on '
+  press q
+  awaits 'outside\$$'
+  nothing_is_left
+}
+
+@test "the class may type into a terminal in the middle of a walk" {
+  open 80 24 'make walk-01_blocking'
+  awaits '^\[1/'
+  press Enter
+  wait_until terminal_shows 1 '^listening on '
+  class_types 3 'curl -s -m 5 127.0.0.1:8080'
+  wait_until terminal_shows 3 '^Hello, world!'
+  class_types 4 'exit' # a shell that was ended begins again
+  wait_until terminal_shows 4 '^exit'
+  class_types 4 'echo again: $?'
+  wait_until terminal_shows 4 '^again: 0'
+  # The server has answered, and ended: the next steps cannot show their lines.
+  press M-0 Enter
+  awaits '^\[3/'
+}
+
+@test "a terminal that shows something else is named, and the walk goes on" {
+  DEADLINE=2 open 80 24 'make walk-01_blocking'
+  awaits '^\[1/'
+  press Enter s Enter Enter # a request, typed into a shell
+  awaits '^Terminal 2 does not show what NOTES.md shows'
+  press q
+  awaits 'outside\$$'
+}
+
+@test "a learner's own copy is walked" {
+  local mine=$BATS_TEST_TMPDIR/mine
+  mkdir "$mine"
+  cp -r "$PROJECT/01_blocking" "$mine"
+  sed -i 's/listening on /I am listening on /' "$mine/01_blocking/server.c"
+  open 80 24 "make walk-01_blocking PROGRAMS=$mine"
+  awaits '^\[1/'
+  press Enter
+  wait_until terminal_shows 1 '^I am listening on '
+}
+
+# --- Ends ------------------------------------------------------------------
+
+# Begins a walk, with programs that still run, one of which heeds no hangup.
+begin() {
+  open 80 24 'make walk-02_blocking_loop'
+  awaits '^\[1/'
+  press Enter
+  wait_until terminal_shows 1 '^listening on '
+  class_types 3 'nohup setsid sleep 1000 > /dev/null 2>&1 &'
+  class_types 4 'nc 127.0.0.1 8080'
+  press M-0
+  (($(left | wc -l) > 8))
+}
+
+@test "nothing is left after q" {
+  begin
+  press q
+  awaits 'outside\$$'
+  nothing_is_left
+}
+
+@test "nothing is left after Ctrl-C" {
+  begin
+  press C-c
+  awaits 'outside\$$'
+  nothing_is_left
+}
+
+@test "nothing is left after Ctrl-C while a terminal is waited for" {
+  begin
+  press s s s Enter Enter # no answer comes
+  awaits ' …$'
+  press C-c
+  awaits 'outside\$$'
+  nothing_is_left
+}
+
+@test "nothing is left after the terminal was closed" {
+  begin
+  outer kill-session
+  nothing_is_left
+}
+
+@test "nothing is left after the lab was ended from outside" {
+  begin
+  pgrep -s "$(outer display -p '#{pane_pid}')" -f 'tests/lab/lab' |
+    head -n 1 | xargs kill -TERM
+  awaits 'outside\$$'
+  nothing_is_left
+}
+
+@test "nothing is left after tmux was killed, its client or its server" {
+  begin
+  pkill -KILL -s "$(outer display -p '#{pane_pid}')" tmux
+  awaits 'outside\$$'
+  nothing_is_left
+  outer kill-server
+  begin
+  kill -KILL "$(inner display -p '#{pid}')"
+  awaits 'outside\$$'
+  nothing_is_left
+}
+
+# --- The lab ---------------------------------------------------------------
+
+@test "the lab opens four terminals with a network of their own" {
+  local number
+  TMUX_TOO=1 open 120 40 'make lab'
+  for number in 1 2 3 4; do
+    awaits " terminal $number "
+    class_types "$number" "nc -l 127.0.0.1 808$number"
+  done
+  if ((${#network[@]} > 0)); then
+    same "$(ss -Hltn 'sport >= 8081 and sport <= 8084' | wc -l)" 0
+  fi
+  press M-q
+  awaits 'outside\$$'
+  nothing_is_left
+}
+
+@test "a terminal that is too small is refused in a line" {
+  open 79 24 'make walk-01_blocking'
+  awaits '^walk-01_blocking: the terminal is 79 by 24, and has to be 80 by 24'
+  press 'clear; make lab </dev/null' Enter
+  awaits '^lab: this is for a terminal'
+  nothing_is_left
+}
+
+@test "what to install is said where tmux is missing" {
+  ln -s /usr/bin/* "$BATS_TEST_TMPDIR/bin"
+  rm "$BATS_TEST_TMPDIR/bin/tmux"
+  PATH=$BATS_TEST_TMPDIR/bin run make -s -C "$PROJECT" walk-01_blocking
+  same "${lines[0]}" 'missing: tmux; to install: apt-get install tmux'
+  [[ ${lines[1]} == make* ]]
+  same "$status" 2
+}
+
+@test "a taken port is said before a walk begins" {
+  printf '#!/bin/sh\nexit 1\n' >"$BATS_TEST_TMPDIR/bin/unshare"
+  open 80 24 'nc -l 127.0.0.1 8080 & make walk-01_blocking'
+  chmod +x "$BATS_TEST_TMPDIR/bin/unshare"
+  awaits '^walk-01_blocking: port 8080 is taken'
+  nothing_is_left
+}
+
+# --- Dawdlers, and what a server costs -------------------------------------
+
+@test "ten dawdlers hold a port until Ctrl-C" {
+  start 03_select
+  open 80 24 "make dawdlers PORT=$port"
+  wait_until has_sockets established 10
+  has_descriptors 14
+  press C-c
+  wait_until has_sockets established 0
+  wait_until has_descriptors 4
+}
+
+@test "dawdlers say that nobody listens" {
+  run "$PROJECT/tests/lab/dawdlers" 1
+  same "$output" 'dawdlers: nobody listens on port 1'
+  same "$status" 1
+}
+
+@test "what a port has open, and what it costs, is shown every second" {
+  start 02_blocking_loop
+  open 80 24 "make watch PORT=$port"
+  awaits "^02_blocking_loop, process $pid, state S"
+  awaits '^[0-9.]+ s of CPU time, 4 descriptors'
+  awaits '^LISTEN +1$'
+  connect
+  awaits '^ESTAB +1$'
+  awaits '^[0-9.]+ s of CPU time, 5 descriptors'
+  connect
+  awaits '^ESTAB +2$'
+  awaits '^in backlog +1$'
+  kill "$pid"
+  awaits '^nobody of yours listens'
+  press C-c
+  awaits 'outside\$$'
+}
