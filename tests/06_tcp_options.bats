@@ -116,22 +116,24 @@ has_come() { # number
   done
 }
 
-# Prints the microseconds that the quickest of the later requests of ten on one
-# connection has taken.
-quickest() { # option...
+# Sorts the microseconds that the later requests of ten on one connection have
+# taken, and prints those of the first, the quickest, or of another one.
+request_time() { # which option...
+  local which=$1
+  shift
   start 06_tcp_options "$@"
   # shellcheck disable=SC2046 # ten words
   curl -sS --max-time "$DEADLINE" -o /dev/null -w '%{stderr}%{time_total}\n' \
     $(for _ in {1..10}; do echo "$url"; done) \
     2>"$BATS_TEST_TMPDIR/times" >/dev/null
-  tail -n +2 "$BATS_TEST_TMPDIR/times" | tr -d . | sort | head -n 1
+  tail -n +2 "$BATS_TEST_TMPDIR/times" | tr -d . | sort | sed -n "${which}p"
 }
 
 @test "06_tcp_options: Nagle and delayed ACK cost 40 ms, which the options save" {
   local plain cork nodelay
-  plain=$(quickest)
-  cork=$(quickest --cork)
-  nodelay=$(quickest --nodelay)
+  plain=$(request_time 5)
+  cork=$(request_time 1 --cork)
+  nodelay=$(request_time 1 --nodelay)
   echo "microseconds: plain $plain, cork $cork, nodelay $nodelay"
   ((10#$plain >= 35000))
   ((10#$cork < 10000))
@@ -219,7 +221,7 @@ quickest() { # option...
   before=$(resident)
   pipeline_without_reading
   # What it sends stays in the kernel, where its buffers are limited.
-  wait_until is_not_read
+  DEADLINE=30 wait_until is_not_read
   answers
   rests
   echo "resident: $before KB, then $(resident) KB"
@@ -251,7 +253,7 @@ unread() {
   connect
   yes $'GET / HTTP/1.1\r\n\r' | head -n $((2 * number)) >&"$client" 3>&- &
   echo $! >>"$BATS_TEST_TMPDIR/pids"
-  wait_until is_not_read
+  DEADLINE=30 wait_until is_not_read
   DEADLINE=60 gives "hellos $number" receive_bytes $((114 * number))
 }
 
@@ -272,12 +274,12 @@ start_hasty() { # option...
 }
 
 # Fails unless the server ends all connections when their second has passed, and
-# before another two have: three more are for a busy machine.
-ends_them_in_time() {
+# before another two have: three more, or so many, are for a busy machine.
+ends_them_in_time() { # [seconds]
   wait_until has_descriptors "$without_clients"
   began=$((${EPOCHREALTIME/./} - began))
   echo "closed after $began microseconds"
-  ((began >= 1000000 && began < 6000000))
+  ((began >= 1000000 && began < (3 + ${1-3}) * 1000000))
 }
 
 @test "06_tcp_options: a client that stays silent is closed after IDLE_SECONDS" {
@@ -308,7 +310,7 @@ ends_them_in_time() {
   start_hasty
   disconnect "$client"
   pipeline_without_reading
-  ends_them_in_time
+  DEADLINE=20 ends_them_in_time 12 # the buffers have to fill first
 }
 
 @test "06_tcp_options: the time of a connection begins anew at each response" {
