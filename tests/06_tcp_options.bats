@@ -235,15 +235,13 @@ pipeline_without_reading() {
   echo $! >>"$BATS_TEST_TMPDIR/pids"
 }
 
-# True when a client's bytes have waited for a while, and are not read.
+# True when a client's bytes wait, and the server has slept for a while.
 is_not_read() {
-  local first
-  first=$(unread)
-  ((first > 10000)) && sleep 0.3 && (($(unread) >= first))
-}
-
-unread() {
-  sockets established | awk '{ n += $1 } END { print n + 0 }'
+  local spent
+  spent=$(cpu_time)
+  sleep 0.3
+  grep -q '^State:.S' "/proc/$pid/status" && [ "$(cpu_time)" -eq "$spent" ] &&
+    sockets established | awk '$1 > 10000 { found = 1 } END { exit !found }'
 }
 
 # bats test_tags=whole
