@@ -1,0 +1,336 @@
+#!/usr/bin/env bats
+# That the exercises and the hunts can be solved, and are what they say; that
+# the commands which a learner types do what they promise.
+
+load common
+
+FOLDER=$PROJECT/tests/exercises
+
+# Checks every copy that a folder knows of, some at once, for they mostly wait.
+# Leaves $BATS_FILE_TMPDIR/ID/KIND.{log,code,seconds}. Kinds: the bare stage, or
+# with its bug; sound, the stage or the solution; the other and wrong mends; and
+# what plays the transcript of a hunt.
+setup_file() {
+  export TMPDIR=$BATS_FILE_TMPDIR CHECK_SECONDS=200 SHOWN=99
+  local id kind
+  while read -r id kind; do
+    while (($(jobs -r | wc -l) >= ${JOBS:-4})); do
+      sleep 0.05
+    done
+    try_kind "$id" "$kind" 3>&- &
+  done < <(list_kinds)
+  wait
+  # What is not as it should be may not have had its time: once more, alone.
+  while read -r id kind; do
+    [ "$(code_of "$id" "$kind")" = "$(expected "$kind")" ] ||
+      try_kind "$id" "$kind" 3>&-
+  done < <(list_kinds)
+  sort -n "$BATS_FILE_TMPDIR"/*/*.seconds | tail -n 1 |
+    sed 's/^/# the longest check, in seconds: /' >&3
+}
+
+ids() { # hunts|exercises
+  local one
+  for one in "$FOLDER"/[1-9].*; do
+    case $1:${one##*.} in
+    hunts:[a-z]* | exercises:[0-9]*) echo "${one##*/}" ;;
+    esac
+  done
+}
+
+# Prints an ID and a kind, a line each, the long ones first.
+list_kinds() {
+  local id patch
+  for id in $(ids hunts) $(ids exercises); do
+    for patch in "$FOLDER/$id"/{other,wrong}/*.patch; do
+      [ ! -e "$patch" ] || echo "$id $(basename "${patch%/*}")-$(basename "$patch")"
+    done
+    echo "$id sound"
+    echo "$id given"
+    [ ! -e "$FOLDER/$id/bug.patch" ] || printf '%s\n' "$id shows" "$id hides"
+  done
+}
+
+# Prints the exit code that a kind has to end with.
+expected() { # kind
+  case $1 in
+  sound | other-* | shows) echo 0 ;;
+  *) echo 1 ;;
+  esac
+}
+
+code_of() { # id kind
+  cat "$BATS_FILE_TMPDIR/$1/$2.code"
+}
+
+# Makes the learner's copy of a kind, and checks it, or plays its transcript.
+try_kind() { # id kind
+  local id=$1 kind=$2 code=0 begin=$SECONDS stage log
+  local folder=$FOLDER/$id
+  stage=$(<"$folder/stage")
+  log=$BATS_FILE_TMPDIR/$id/$kind
+  export MY=$log.my
+  rm -rf "$MY"
+  mkdir -p "${log%/*}"
+  "$FOLDER/exercise" try "$id" >"$log.try" 2>&1
+  case $kind in
+  given | shows) ;;
+  sound | hides)
+    if [ -e "$folder/bug.patch" ]; then
+      patch -s -R -p2 -d "$MY/$id/$stage" <"$folder/bug.patch"
+    else
+      patch -s -p2 -d "$MY/$id/$stage" <"$folder/solution.patch"
+    fi
+    ;;
+  *) patch -s -p2 -d "$MY/$id/$stage" <"$folder/${kind/-//}" ;;
+  esac
+  case $kind in
+  shows | hides)
+    make -s -B -C "$MY/$id/$stage"
+    PROGRAMS=$MY/$id "$PROJECT/tests/notes/play" "$folder/task.md" all
+    ;;
+  *) "$FOLDER/exercise" check "$id" ;;
+  esac >"$log.log" 2>&1 || code=$?
+  echo "$code" >"$log.code"
+  case $kind in
+  shows | hides) ;;
+  *) echo "$((SECONDS - begin)) $id $kind" >"$log.seconds" ;;
+  esac
+}
+
+# Fails, with what was said, unless all of a kind have ended as they should.
+all_end() { # ids kind
+  local id kind count=0
+  while read -r id kind; do
+    [[ " $1 " == *" $id "* && $kind == ${2} ]] || continue
+    count=$((count + 1))
+    [ "$(code_of "$id" "$kind")" = "$(expected "$kind")" ] || {
+      echo "$id, $kind: exit code $(code_of "$id" "$kind")"
+      cat "$BATS_FILE_TMPDIR/$id/$kind.log"
+      return 1
+    }
+  done < <(list_kinds)
+  ((count > 0))
+}
+
+hunts() {
+  ids hunts | tr '\n' ' '
+}
+
+exercises() {
+  ids exercises | tr '\n' ' '
+}
+
+@test "every folder is whole" {
+  local id file folder
+  for id in $(hunts) $(exercises); do
+    folder=$FOLDER/$id
+    for file in stage source title hints.md answer.md; do
+      [ -s "$folder/$file" ] || {
+        echo "$id has no $file"
+        return 1
+      }
+    done
+    [ -e "$PROJECT/$(<"$folder/stage")/$(<"$folder/source")" ]
+  done
+  (($(ids hunts | wc -l) >= 24))
+  for id in $(hunts); do
+    [ -s "$FOLDER/$id/bug.patch" ] && [ -s "$FOLDER/$id/tests" ] &&
+      [ -s "$FOLDER/$id/task.md" ]
+  done
+  for id in $(exercises); do
+    [ -s "$FOLDER/$id/solution.patch" ]
+    [ -s "$FOLDER/$id/task.md" ] || grep -q "^#### $id " "$PROJECT/NOTES.md"
+  done
+}
+
+@test "every patch applies to the stage as it is, and no compiler warns" {
+  local id patch stage folder copy=$BATS_TEST_TMPDIR/copy compiler
+  for id in $(hunts) $(exercises); do
+    folder=$FOLDER/$id
+    stage=$(<"$folder/stage")
+    for patch in "$folder"/*.patch "$folder"/*/*.patch; do
+      [ -e "$patch" ] || continue
+      rm -rf "$copy"
+      mkdir "$copy"
+      cp "$PROJECT/$stage"/*.c "$copy"
+      echo "$patch"
+      [[ $patch == "$folder"/*.patch || ! -e $folder/bug.patch ]] ||
+        patch -s -F 0 -p2 -d "$copy" <"$folder/bug.patch"
+      patch -s -F 0 -p2 -d "$copy" <"$patch"
+      for compiler in gcc clang; do
+        "$compiler" -O2 -Wall -Wextra -Werror -c -o /dev/null \
+          "$copy/$(<"$folder/source")"
+      done
+    done
+  done
+}
+
+@test "a hunt's report shows what the bugged program does" {
+  all_end "$(hunts)" shows
+}
+
+@test "a hunt's report does not show what the stage does" {
+  all_end "$(hunts)" hides
+}
+
+@test "a hunt's check says no to the bug, and names each test that it turns red" {
+  all_end "$(hunts)" given
+  local id name
+  for id in $(hunts); do
+    while IFS=$'\t' read -r _ name; do
+      grep -qF "This promise is not kept: ${name#*STAGE: }" \
+        "$BATS_FILE_TMPDIR/$id/given.log" || {
+        echo "$id does not turn this red: $name"
+        cat "$BATS_FILE_TMPDIR/$id/given.log"
+        return 1
+      }
+    done <"$FOLDER/$id/tests"
+  done
+}
+
+@test "a hunt's check says yes to the stage's own text" {
+  all_end "$(hunts)" sound
+}
+
+@test "a check says yes to other right mends" {
+  all_end "$(hunts) $(exercises)" 'other-*'
+}
+
+@test "a check says no to mends that hide the symptom" {
+  all_end "$(hunts) $(exercises)" 'wrong-*'
+}
+
+@test "an exercise's check says no to the bare stage" {
+  all_end "$(exercises)" given
+}
+
+@test "an exercise's check says yes to its solution" {
+  all_end "$(exercises)" sound
+}
+
+# --- The commands, in a copy of the tree, without git --------------------------
+
+# Makes a copy of the tree, and goes there.
+go_to_copy() {
+  mkdir "$BATS_TEST_TMPDIR/tree"
+  cp -r "$PROJECT"/{Makefile,NOTES.md,tests} "$PROJECT"/0*_* \
+    "$BATS_TEST_TMPDIR/tree"
+  cd "$BATS_TEST_TMPDIR/tree"
+}
+
+@test "an ID that does not exist is one line that names make progress" {
+  go_to_copy
+  local word
+  for word in try check hint answer; do
+    for id in 9.z 4 4.a/../4.b x; do
+      run --separate-stderr make -s "$word-$id"
+      [ "$status" -ne 0 ]
+      same "$output" ''
+      [[ ${stderr_lines[0]} == *"'$id'"*"make progress"* ]]
+      [[ ${#stderr_lines[@]} -le 1 || ${stderr_lines[1]} == make:* ]]
+    done
+  done
+}
+
+@test "try copies the stage, builds it, says what to do, and keeps what is there" {
+  go_to_copy
+  run make -s try-1.a
+  same "$status" 0
+  [ -x my/1.a/01_blocking/01_blocking ]
+  [[ $output == *"my/1.a/01_blocking/server.c"*"make check-1.a"* ]]
+  [[ $output == *'$ my/1.a/01_blocking/01_blocking'* ]]
+  echo '/* mine */' >>my/1.a/01_blocking/server.c
+  run make -s try-1.a
+  same "$status" 0
+  [[ ${lines[0]} == *"stays as it is"* && ${lines[1]} == *"rm -r my/1.a;"* ]]
+  same "$(tail -n 1 my/1.a/01_blocking/server.c)" '/* mine */'
+}
+
+@test "check before try says so" {
+  go_to_copy
+  run make -s check-1.a
+  [ "$status" -ne 0 ]
+  [[ $output == *"make try-1.a"* ]]
+}
+
+@test "a copy that does not compile gets the compiler's words alone" {
+  go_to_copy
+  make -s try-1.a >/dev/null
+  echo 'int' >>my/1.a/01_blocking/server.c
+  run --separate-stderr make -s check-1.a
+  [ "$status" -ne 0 ]
+  [[ $output == *server.c:*error:* ]]
+  [[ $output != *make* && $output != *promise* && $output != *not\ done* ]]
+}
+
+@test "check shows the compiler's warnings" {
+  go_to_copy
+  make -s try-1.a >/dev/null
+  echo 'static int unused;' >>my/1.a/01_blocking/server.c
+  run make -s check-1.a
+  [[ $output == *warning:*unused* ]]
+}
+
+@test "hints come one at a time, and run out" {
+  go_to_copy
+  local count i
+  count=$(($(grep -c '^---$' tests/exercises/1.a/hints.md) + 1))
+  for ((i = 1; i <= count; i++)); do
+    run make -s hint-1.a
+    same "${lines[0]}" "Hint $i of $count:"
+    [ -n "${lines[1]}" ]
+  done
+  for i in 1 2; do
+    run make -s hint-1.a
+    same "$status" 0
+    [[ ${lines[0]} == 'There are no more hints'* ]]
+  done
+}
+
+@test "the answer is the change, and why it is right" {
+  go_to_copy
+  local id
+  for id in 1.a 1.1; do
+    run make -s "answer-$id"
+    same "$status" 0
+    [[ $output == *'--- a/01_blocking/server.c'*'@@'* ]]
+    [[ $output == *"$(tail -n 1 "tests/exercises/$id/answer.md")" ]]
+  done
+  # It needs no copy, and makes none.
+  [ ! -e my ]
+}
+
+@test "progress shows what is done, tried and open, and the next to try" {
+  go_to_copy
+  run make -s progress
+  same "$status" 0
+  same "${lines[0]}" '1. 01_blocking'
+  [[ ${lines[1]} =~ ^\ +1\.1\ +open\  ]]
+  [[ ${lines[-1]} == "0 of "*"next: make try-1.1" ]]
+  make -s try-1.1 >/dev/null
+  make -s try-1.a >/dev/null
+  make -s progress | grep -E '^ +1\.1 +tried '
+  patch -s -p2 -d my/1.1/01_blocking <tests/exercises/1.1/solution.patch
+  make -s check-1.1
+  run make -s progress
+  [[ ${lines[1]} =~ ^\ +1\.1\ +done\  ]]
+  [[ ${lines[-1]} == "1 of "*"next: make try-1.2" ]]
+  # The last check counts.
+  cp 01_blocking/server.c my/1.1/01_blocking
+  run make -s check-1.1
+  [ "$status" -ne 0 ]
+  make -s progress | grep -E '^ +1\.1 +tried '
+}
+
+@test "a program that never ends does not hang its check" {
+  go_to_copy
+  make -s try-2.a >/dev/null
+  sed -i 's/^int main(.*/&\n{\n    for (;;)\n        ;\n}\n\nint old_main(int, char **);\nint old_main(int argc, char *argv[])/' \
+    my/2.a/02_blocking_loop/server.c
+  local begin=$SECONDS
+  DEADLINE=5 CHECK_SECONDS=42 run make -s check-2.a
+  [ "$status" -ne 0 ]
+  [[ $output == *"2.a is not done yet"* ]]
+  ((SECONDS - begin <= 50))
+}
