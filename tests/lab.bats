@@ -14,7 +14,7 @@ setup() {
   export TMPDIR=$BATS_TEST_TMPDIR/t # where a lab has its folder
   export PATH=$BATS_TEST_TMPDIR/bin:$PATH
   mkdir "$TMPDIR" "$BATS_TEST_TMPDIR/bin"
-  unset PROGRAMS TMUX
+  unset TMUX
   # A network for the test, so that 8080 is its own where a lab gets none.
   network=()
   ! unshare -rn true 2>/dev/null ||
@@ -256,7 +256,7 @@ walks() { # stage
   awaits '^\[2/'
   press Enter
   wait_until terminal_shows 2 'Connection refused|2\$ nc 127.0.0.1 8080'
-  same "$(terminal 1)" '1$'
+  same "$(terminal 1 | squeeze)" '1$'
 }
 
 @test "b begins again, with fresh terminals in a fresh network" {
@@ -265,7 +265,7 @@ walks() { # stage
   press b
   awaits '^\[1/'
   wait_until terminal_shows 1 '^1\$ ?$'
-  same "$(terminal 1)" '1$'
+  same "$(terminal 1 | squeeze)" '1$'
   ((${#network[@]} == 0)) || {
     class_types 3 'ss -Htan | wc -l'
     wait_until terminal_shows 3 '^0'
@@ -366,7 +366,7 @@ begin() {
 
 @test "nothing is left after tmux was killed, its client or its server" {
   begin
-  pkill -KILL -s "$(outer display -p '#{pane_pid}')" tmux
+  pgrep -s "$(outer display -p '#{pane_pid}')" -x 'tmux.*' | xargs kill -KILL
   awaits 'outside\$$'
   nothing_is_left
   outer kill-server
@@ -422,6 +422,7 @@ begin() {
 
 @test "ten dawdlers hold a port until Ctrl-C" {
   start 03_select
+  network=() # the server has none of its own
   open 80 24 "make dawdlers PORT=$port"
   wait_until has_sockets established 10
   has_descriptors 14
@@ -438,6 +439,7 @@ begin() {
 
 @test "what a port has open, and what it costs, is shown every second" {
   start 02_blocking_loop
+  network=() # the server has none of its own
   open 80 24 "make watch PORT=$port"
   awaits "^02_blocking_loop, process $pid, state S"
   awaits '^[0-9.]+ s of CPU time, 4 descriptors'
