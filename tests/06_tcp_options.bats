@@ -251,7 +251,7 @@ is_not_read() {
   connect
   yes $'GET / HTTP/1.1\r\n\r' | head -n $((2 * number)) >&"$client" 3>&- &
   echo $! >>"$BATS_TEST_TMPDIR/pids"
-  DEADLINE=30 wait_until is_not_read
+  DEADLINE=60 wait_until is_not_read
   DEADLINE=60 gives "hellos $number" receive_bytes $((114 * number))
 }
 
