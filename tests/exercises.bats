@@ -125,7 +125,7 @@ exercises() {
   local id file folder
   for id in $(hunts) $(exercises); do
     folder=$FOLDER/$id
-    for file in stage source title hints.md answer.md; do
+    for file in stage source title task.md hints.md answer.md; do
       [ -s "$folder/$file" ] || {
         echo "$id has no $file"
         return 1
@@ -135,12 +135,10 @@ exercises() {
   done
   (($(ids hunts | wc -l) >= 24))
   for id in $(hunts); do
-    [ -s "$FOLDER/$id/bug.patch" ] && [ -s "$FOLDER/$id/tests" ] &&
-      [ -s "$FOLDER/$id/task.md" ]
+    [ -s "$FOLDER/$id/bug.patch" ] && [ -s "$FOLDER/$id/tests" ]
   done
   for id in $(exercises); do
     [ -s "$FOLDER/$id/solution.patch" ]
-    [ -s "$FOLDER/$id/task.md" ] || grep -q "^#### $id " "$PROJECT/NOTES.md"
   done
 }
 

@@ -6,10 +6,9 @@ load common
 
 NOTES=$PROJECT/NOTES.md
 TOOLS=$PROJECT/tests/notes
-SOLUTIONS=$PROJECT/tests/exercises
 
-# Plays all sections, some at once, for they mostly wait: an exercise with its
-# solution, and without. Leaves $BATS_FILE_TMPDIR/LINE.{log,code}.
+# Plays all sections, some at once, for they mostly wait. Leaves
+# $BATS_FILE_TMPDIR/LINE.{log,code}.
 setup_file() {
   export REQUESTS=500 TMPDIR=$BATS_FILE_TMPDIR
   make -s -C "$PROJECT" >/dev/null
@@ -30,20 +29,8 @@ setup_file() {
 
 play() { # line
   local code=0 log=$BATS_FILE_TMPDIR/$1
-  DEADLINE=30 "$TOOLS/play" "$NOTES" "$1" "$(solution "$1")" >"$log.log" 2>&1 ||
-    code=$?
+  DEADLINE=30 "$TOOLS/play" "$NOTES" "$1" >"$log.log" 2>&1 || code=$?
   echo "$code" >"$log.code"
-  if [ -n "$(solution "$1")" ] && [ ! -e "$log.unsolved" ]; then
-    code=0
-    # Long enough for what its commands take, or all would seem to fail.
-    "$TOOLS/play" "$NOTES" "$1" >"$log.unsolved.log" 2>&1 || code=$?
-    echo "$code" >"$log.unsolved"
-  fi
-}
-
-# Prints where the solution is of the exercise whose heading is in that line.
-solution() { # line
-  sed -nE "$1s,^#### ([0-9]\.[0-9]) .*,$SOLUTIONS/\1/solution.patch,p" "$NOTES"
 }
 
 # Prints the lines of the headings, with something to type, under a heading.
@@ -97,21 +84,6 @@ passes() { # beginning-of-heading
 
 @test "chapter 6: what NOTES.md shows is what is printed" {
   passes 6.
-}
-
-@test "an exercise's check passes with its solution alone" {
-  local line count=0
-  for line in $("$TOOLS/play" --list "$NOTES"); do
-    [ -n "$(solution "$line")" ] || continue
-    count=$((count + 1))
-    sed -n "${line}p" "$NOTES"
-    [ "$(cat "$BATS_FILE_TMPDIR/$line.code")" -eq 0 ]
-    # 1: it prints something else. Other numbers would be trouble with playing.
-    same "$(cat "$BATS_FILE_TMPDIR/$line.unsolved")" 1
-    grep '^line ' "$BATS_FILE_TMPDIR/$line.unsolved.log"
-  done
-  same "$count" "$(grep -c '^#### ' "$NOTES")"
-  same "$count" "$(find "$SOLUTIONS" -name solution.patch | wc -l)"
 }
 
 @test "a transcript that is wrong is seen" {
