@@ -102,6 +102,7 @@ try_kind() { # id kind
 all_end() { # ids kind
   local id kind count=0
   while read -r id kind; do
+    # shellcheck disable=SC2053 # a pattern
     [[ " $1 " == *" $id "* && $kind == ${2} ]] || continue
     count=$((count + 1))
     [ "$(code_of "$id" "$kind")" = "$(expected "$kind")" ] || {
@@ -214,7 +215,7 @@ go_to_copy() {
   mkdir "$BATS_TEST_TMPDIR/tree"
   cp -r "$PROJECT"/{Makefile,NOTES.md,tests} "$PROJECT"/0*_* \
     "$BATS_TEST_TMPDIR/tree"
-  cd "$BATS_TEST_TMPDIR/tree"
+  cd "$BATS_TEST_TMPDIR/tree" || return
 }
 
 @test "an ID that does not exist is one line that names make progress" {
