@@ -64,6 +64,15 @@ client_in_mid_request() {
   answers
 }
 
+@test "$STAGE: what a client leaves half said is not the next one's" {
+  start "$STAGE"
+  client_in_mid_request
+  disconnect "$client"
+  wait_until has_sockets close-wait 0
+  ask_for 'GET /whole HTTP/1.0\n\n' >/dev/null
+  same "$(grep GET "$out")" 'GET /whole HTTP/1.0'
+}
+
 @test "$STAGE: a client that half-closes in mid-request is closed" {
   start "$STAGE"
   gives true ask_for 'GET / HTTP/1.0\r\n'
