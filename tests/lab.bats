@@ -191,7 +191,8 @@ walks() { # stage
   for number in 1 2 3 4; do
     want "$1" "$number"
     wait_until shows_wanted "$number" || {
-      printf 'terminal %s shows:\n%s\nand not:\n%s\n' "$number" "$shown" "$wanted"
+      printf 'terminal %s shows:\n%s\n' "$number" "$shown"
+      printf 'and not:\n%s\n' "$wanted"
       picture
       return 1
     }
