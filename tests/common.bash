@@ -39,7 +39,11 @@ gives() { # expecting-command command...
   shift
   "$@" >"$got" || code=$?
   if ((code != 0)) || ! cmp "$got" "$expected"; then
-    printf 'exit code %d of: %s\nwhich printed, at its end:\n' "$code" "$*"
+    case $code in
+    124) echo "no end within $DEADLINE seconds of: $*" ;;
+    *) echo "exit code $code of: $*" ;;
+    esac
+    echo 'which printed, at its end:'
     tail -c 1000 "$got" | cat -v
     return 1
   fi
