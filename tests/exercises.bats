@@ -11,7 +11,7 @@ FOLDER=$PROJECT/tests/exercises
 # with its bug; sound, the stage or the solution; the other and wrong mends; and
 # what plays the transcript of a hunt.
 setup_file() {
-  export TMPDIR=$BATS_FILE_TMPDIR CHECK_SECONDS=200 SHOWN=99
+  export TMPDIR=$BATS_FILE_TMPDIR CHECK_SECONDS=200 SHOWN=99 CHUNK=24
   local id kind
   while read -r id kind; do
     while (($(jobs -r | wc -l) >= ${JOBS:-4})); do
@@ -63,13 +63,16 @@ code_of() { # id kind
   cat "$BATS_FILE_TMPDIR/$1/$2.code"
 }
 
-# Prints something where the check of a stage's own text would run again what
-# that of an earlier hunt has run: all but its proof.
-repeats() { # id kind
+# Prints something where a check is to run its proof alone, for time: the rest of
+# the suites is run once for the stage's own text, and for one other mend of it.
+# With $WHOLE it is run each time.
+proof_alone() { # id kind
   local one
-  [[ $2 == sound && -e $FOLDER/$1/bug.patch ]] || return 0
+  [[ -z ${WHOLE-} && -e $FOLDER/$1/bug.patch ]] || return 0
+  [[ $2 == sound || $2 == other-* ]] || return 0
   for one in $(ids hunts); do
     [ "$one" != "$1" ] || return 0
+    [[ $2 == sound || -e $FOLDER/$one/other ]] || continue
     if cat "$FOLDER/$1"/{stage,source} | cmp -s - <(
       cat "$FOLDER/$one"/{stage,source}
     ); then
@@ -105,7 +108,8 @@ try_kind() { # id kind
     make -s -B -C "$MY/$id/$stage"
     PROGRAMS=$MY/$id "$PROJECT/tests/notes/play" "$folder/task.md" all
     ;;
-  *) PROOF_ALONE=$(repeats "$id" "$kind") "$FOLDER/exercise" check "$id" ;;
+  *) PROOF_ALONE=$(proof_alone "$id" "$kind") \
+    "$FOLDER/exercise" check "$id" ;;
   esac >"$log.log" 2>&1 || code=$?
   echo "$code" >"$log.code"
   case $kind in
