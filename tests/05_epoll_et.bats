@@ -15,6 +15,7 @@ sendto 10'
   same "$(grep -c '^accept4.*EAGAIN' "$log")" 10
 }
 
+# bats test_tags=whole
 @test "05_epoll_et: interest is registered once, and never modified" {
   trace_gets 05_epoll_et
   same "$(grep -c EPOLL_CTL_MOD "$log")" 0

@@ -259,6 +259,7 @@ ends_orderly() { # request-format...
     "GET /$(printf '%02032d' 1) HTTP/1.0\n\n$(printf '%05000d' 1)"
 }
 
+# bats test_tags=whole
 @test "$STAGE: bytes behind a request are seen, and do not reset it" {
   ends_orderly 'GET / HTTP/1.0\r\n\r\nx' \
     "GET / HTTP/1.0\r\n\r\n$(printf '%0500d' 1)"
@@ -403,6 +404,7 @@ has_some_sockets() { # state
   [ -n "$(sockets "$1")" ]
 }
 
+# bats test_tags=whole
 @test "$STAGE: it links libc and nothing else" {
   run ldd "$(CFLAGS=-O0 build "$STAGE")"
   echo "$output"
