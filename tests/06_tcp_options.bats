@@ -304,6 +304,7 @@ ends_them_in_time() { # [seconds]
   ends_them_in_time
 }
 
+# bats test_tags=whole
 @test "06_tcp_options: one that takes no response has IDLE_SECONDS for it" {
   start_hasty
   disconnect "$client"
@@ -334,6 +335,7 @@ ends_them_in_time() { # [seconds]
   answers
 }
 
+# bats test_tags=whole
 @test "06_tcp_options: requests that came while it was stopped are answered" {
   local i clients=()
   start_program "$HASTY" 0

@@ -305,7 +305,7 @@ bears_those_who_never_stop() {
     is_served
   done
   echo "ten took $((${EPOCHREALTIME/./} - began)) microseconds"
-  ((${EPOCHREALTIME/./} - began < 2000000))
+  ((${EPOCHREALTIME/./} - began < 20000000))
 }
 
 @test "$NAME: 10,000 silent clients do not keep another one waiting" {
