@@ -199,10 +199,10 @@ receive_bytes() { # number
   timeout "$DEADLINE" head -c "$1" <&"$client"
 }
 
-# Prints so many bytes of what it says to each of $clients.
+# Prints so many bytes of what it says to each of $clients, until one gets none.
 receive_from_each() { # number
   for client in "${clients[@]}"; do
-    receive_bytes "$1"
+    receive_bytes "$1" || return
   done
 }
 
