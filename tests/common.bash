@@ -291,6 +291,15 @@ has_sockets() { # state number
   [ "$(sockets "$1" | wc -l)" -eq "$2" ]
 }
 
+# True when a client's bytes wait, and the server has slept for a while.
+is_not_read() {
+  local spent
+  spent=$(cpu_time)
+  sleep 0.3
+  grep -q '^State:.S' "/proc/$pid/status" && [ "$(cpu_time)" -eq "$spent" ] &&
+    sockets established | grep -q '^[1-9]'
+}
+
 # --- What all servers promise ------------------------------------------------
 
 # Starts a program whose accept() fails on its first call, and on every second

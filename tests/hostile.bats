@@ -206,11 +206,6 @@ shrugs_off_meanwhile() {
   (($(resident) - first < 1000))
 }
 
-# Prints the server's resident memory in KB.
-resident() {
-  awk '/^VmRSS/ { print $2 }' "/proc/$pid/status"
-}
-
 # bats test_tags=whole
 @test "$NAME: one that pipelines and never reads costs nobody else anything" {
   serves_many

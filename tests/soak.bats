@@ -12,11 +12,6 @@ setup() {
   printf 'GET / HTTP/1.0\r\n\r\n' >"$BATS_TEST_TMPDIR/request"
 }
 
-# Prints the server's resident memory in KB.
-resident() {
-  awk '/^VmRSS/ { print $2 }' "/proc/$pid/status"
-}
-
 # Makes many requests, with and without keep-alive.
 press() {
   if [ "$NAME" = upper_server ]; then
