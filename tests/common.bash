@@ -260,16 +260,18 @@ ticks() {
   echo $((${12} + ${13}))
 }
 
-# Fails where the server uses CPU time while nothing happens, for a second.
+# Fails where the server uses CPU time while nothing happens. (It may have had
+# something left to do in the first of three seconds.)
 rests() {
   local before spent_ms
-  before=$(cpu_time)
-  sleep 1
-  spent_ms=$((($(cpu_time) - before) / 1000000))
-  ((spent_ms <= 20)) || {
-    echo "used $spent_ms ms in a second of doing nothing"
-    return 1
-  }
+  for _ in {1..3}; do
+    before=$(cpu_time)
+    sleep 1
+    spent_ms=$((($(cpu_time) - before) / 1000000))
+    ((spent_ms > 20)) || return 0
+  done
+  echo "used $spent_ms ms in a second of doing nothing"
+  return 1
 }
 
 # Prints the server's resident memory in KB.
