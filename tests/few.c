@@ -1,5 +1,6 @@
 /* Preloaded into a server: each send() takes three bytes at most, as it may
- * where the socket's buffer has no room for more.
+ * where the socket's buffer has no room for more, and leaves the last one of
+ * several for another call.
  */
 #define _GNU_SOURCE
 
@@ -11,8 +12,8 @@
 
 ssize_t send(int fd, const void *buffer, size_t length, int flags)
 {
-    return syscall(SYS_sendto, fd, buffer, length > 3 ? 3 : length, flags, NULL,
-                   0);
+    size_t taken = length > 3 ? 3 : length - (length > 1);
+    return syscall(SYS_sendto, fd, buffer, taken, flags, NULL, 0);
 }
 
 /* NOLINTEND(readability-inconsistent-declaration-parameter-name) */
