@@ -171,9 +171,10 @@ send_cut() { # file where
   done
 }
 
-@test "$STAGE: 100,000 bytes without a line end get 431" {
+@test "$STAGE: 100,000 bytes without a line end get 431, and are not shown" {
   have_server
   gives too_large ask < <(head -c 100000 /dev/zero | tr '\0' a)
+  same "$(grep -c '^-' "$out")" 0
 }
 
 # bats test_tags=whole
