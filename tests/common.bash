@@ -131,8 +131,12 @@ have_server() {
   fi
 }
 
-# Ends every program that the test has started.
 teardown() {
+  end_programs
+}
+
+# Ends every program that the test has started.
+end_programs() {
   local one
   if [ -e "$BATS_TEST_TMPDIR/pids" ]; then
     while read -r one; do

@@ -22,6 +22,7 @@ setup() {
 }
 
 teardown() {
+  end_programs
   outer kill-server 2>/dev/null || true
   left | xargs -r kill -KILL
   rm -rf "$TMPDIR"
