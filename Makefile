@@ -1,15 +1,21 @@
-# Builds, tests and compares the six stages. `make help` lists what can be made.
+# Builds, tests and compares the six stages. `make help` lists what a student
+# needs, `make help-all` every target.
 
 STAGES := 01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
 	06_tcp_options
-LATER := $(filter-out 01_blocking,$(STAGES))
+# What is tested, traced and walked through: 06 is told in two programs.
+NAMES := 01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
+	keep_alive 06_tcp_options
+LATER := $(filter-out 01_blocking,$(NAMES))
 
-# The stage before each of the later ones.
-BEFORE_02_blocking_loop := 01_blocking
-BEFORE_03_select := 02_blocking_loop
-BEFORE_04_epoll_lt := 03_select
-BEFORE_05_epoll_et := 04_epoll_lt
-BEFORE_06_tcp_options := 05_epoll_et
+# The source of each, and of the one before it.
+SOURCE = $(if $(filter keep_alive,$*),06_tcp_options/keep_alive.c,$*/server.c)
+BEFORE_02_blocking_loop := 01_blocking/server.c
+BEFORE_03_select := 02_blocking_loop/server.c
+BEFORE_04_epoll_lt := 03_select/server.c
+BEFORE_05_epoll_et := 04_epoll_lt/server.c
+BEFORE_keep_alive := 05_epoll_et/server.c
+BEFORE_06_tcp_options := 06_tcp_options/keep_alive.c
 
 # What `make bench` measures, a part each.
 PARTS := cpu idle memory calls latency
@@ -36,10 +42,10 @@ MAKEFLAGS += --no-print-directory
 LONG := sanitized short faults hostile fuzz bench notes exercises \
 	browser lab
 
-.PHONY: all help test test-all test-long lint bench timeline soak clean \
-	progress lab dawdlers watch $(STAGES:%=walk-%) \
-	$(STAGES) $(STAGES:%=test-%) test-upper test-project $(LONG:%=test-%) \
-	$(LATER:%=diff-%) $(STAGES:%=trace-%) $(PARTS:%=bench-%)
+.PHONY: all help help-all test shake test-all test-long lint bench timeline soak clean \
+	progress lab dawdlers watch $(NAMES:%=walk-%) \
+	$(STAGES) keep_alive $(NAMES:%=test-%) test-upper test-project \
+	$(LONG:%=test-%) $(LATER:%=diff-%) $(NAMES:%=trace-%) $(PARTS:%=bench-%)
 
 all: $(STAGES)
 
@@ -47,15 +53,44 @@ $(STAGES):
 	@$(MAKE) -C $@
 	@echo ./$@/$@
 
+keep_alive: 06_tcp_options
+	@echo ./06_tcp_options/$@
+
 help:
+	@line() { printf '%-24s %s\n' "make $$1" "$$2"; }; \
+	line 04_epoll_lt 'build a stage: 01_blocking, 02_blocking_loop,'; \
+	printf '%24s %s\n' '' '03_select, 04_epoll_lt, 05_epoll_et, 06_tcp_options'; \
+	line diff-04_epoll_lt 'show what it changes (also: diff-keep_alive)'; \
+	line trace-04_epoll_lt 'run it under strace'; \
+	line test-04_epoll_lt 'test it'; \
+	line walk-04_epoll_lt 'play its walkthrough, in four terminals'; \
+	line lab 'open the four terminals alone'; \
+	line dawdlers 'hold ten slow clients against PORT=8080'; \
+	line watch 'show what PORT=8080 has open, and what that costs'; \
+	echo; \
+	echo 'Exercises (4.1) and hunts (4.a):'; \
+	line progress 'show what is done, tried and open'; \
+	line try-4.a 'begin one'; \
+	line check-4.a 'check your copy in my/'; \
+	line hint-4.a 'show one hint more'; \
+	line answer-4.a 'show the answer, and why it is right'; \
+	echo; \
+	line test 'test all stages'; \
+	line bench 'measure what each way of waiting costs'; \
+	line timeline 'draw how 02, 03 and 05 wait, in my/'; \
+	line clean 'remove what was built'; \
+	line help-all 'list every target'
+
+help-all:
 	@line() { printf '%-27s %s\n' "make $$1" "$$2"; }; \
 	line all 'build all six stages (so does make alone)'; \
 	for s in $(STAGES); do line $$s 'build this stage'; done; \
-	line help 'show this list'; \
+	line help 'show what a student needs'; \
+	line help-all 'show this list'; \
 	line test 'run the tests'; \
 	line test-all 'run the tests, and those that take minutes'; \
 	line test-long 'run only those that take minutes'; \
-	for s in $(STAGES); do line test-$$s 'test this stage'; done; \
+	for s in $(NAMES); do line test-$$s 'test this stage'; done; \
 	line test-upper 'test the upper-casing conversation'; \
 	line test-project 'test what is not a stage'; \
 	line test-sanitized 'test the programs built with ASan and UBSan'; \
@@ -65,10 +100,11 @@ help:
 	line test-fuzz 'throw mutated requests, for a minute'; \
 	line test-bench 'test that the measurements work'; \
 	line test-notes 'test what NOTES.md and README.md show'; \
+	line shake 'run tests and checks under load, for five minutes'; \
 	line test-browser 'test with a browser as the client'; \
 	line soak 'wear the servers out, for five minutes'; \
 	for s in $(LATER); do line diff-$$s 'show what it changes'; done; \
-	for s in $(STAGES); do line trace-$$s 'run it under strace'; done; \
+	for s in $(NAMES); do line trace-$$s 'run it under strace'; done; \
 	line try-4.a 'begin an exercise (4.1) or a hunt (4.a)'; \
 	line check-4.a 'say whether your copy in my/ works'; \
 	line hint-4.a 'give one hint more'; \
@@ -76,7 +112,7 @@ help:
 	line progress 'show what is done, tried and open'; \
 	line test-exercises 'test the exercises and the hunts'; \
 	line lab 'open four terminals, in a network of their own'; \
-	for s in $(STAGES); do line walk-$$s 'play its walkthrough there'; done; \
+	for s in $(NAMES); do line walk-$$s 'play its walkthrough there'; done; \
 	line dawdlers 'hold ten slow clients against PORT=8080'; \
 	line watch 'watch what PORT=8080 has open, and what that costs'; \
 	line test-lab 'test the lab and its walks'; \
@@ -87,112 +123,117 @@ help:
 	line clean 'remove what was built'
 
 test: all
-	@tests/need test
-	@tests/run $(STAGES) upper project
+	@tests/clean tests/need test
+	@tests/clean tests/run $(NAMES) upper project
 
-$(STAGES:%=test-%): test-%: %
-	@tests/need test
-	@tests/run $*
+$(NAMES:%=test-%): test-%: %
+	@tests/clean tests/need test
+	@tests/clean tests/run $*
 
 test-upper: 04_epoll_lt
-	@tests/need test
-	@tests/run upper
+	@tests/clean tests/need test
+	@tests/clean tests/run upper
 
 test-all: test test-long
 
 test-long: $(LONG:%=test-%)
 
 test-sanitized test-short: test-%: all
-	@tests/need test
-	@tests/$*
+	@tests/clean tests/need test
+	@tests/clean tests/$*
 
 test-faults: all
-	@tests/need test
-	@tests/need long
-	@SUITES=faults tests/run $(STAGES) upper
+	@tests/clean tests/need test
+	@tests/clean tests/need long
+	@SUITES=faults tests/clean tests/run $(NAMES) upper
 
 test-hostile test-fuzz: test-%: all
-	@tests/need test
-	@tests/need long
-	@SUITES=$* tests/run $(LATER) upper
+	@tests/clean tests/need test
+	@tests/clean tests/need long
+	@SUITES=$* tests/clean tests/run $(LATER) upper
 
 soak: all
-	@tests/need test
-	@tests/need long
-	@SUITES=soak tests/run $(LATER) upper
+	@tests/clean tests/need test
+	@tests/clean tests/need long
+	@SUITES=soak tests/clean tests/run $(LATER) upper
 
 test-bench test-notes test-exercises: test-%: all
-	@tests/need test
-	@tests/need long
-	@tests/run $*
+	@tests/clean tests/need test
+	@tests/clean tests/need long
+	@tests/clean tests/run $*
+
+shake: all
+	@tests/clean tests/need test
+	@tests/clean tests/need exercise
+	@tests/clean tests/shake $(SECONDS)
 
 test-browser: all
-	@tests/need test
-	@tests/need browser
-	@tests/run browser
+	@tests/clean tests/need test
+	@tests/clean tests/need browser
+	@tests/clean tests/run browser
 
 test-project: all
-	@tests/need test
-	@tests/run project
+	@tests/clean tests/need test
+	@tests/clean tests/run project
 
 $(LATER:%=diff-%): diff-%:
-	@$(DIFF) $(BEFORE_$*)/server.c $*/server.c || [ $$? -eq 1 ]
+	@$(DIFF) $(BEFORE_$*) $(SOURCE) || [ $$? -eq 1 ]
 
 # The first calls are the loader's; the program's own begin with socket().
-$(STAGES:%=trace-%): trace-%: %
-	@tests/need trace
+$(NAMES:%=trace-%): trace-%: %
+	@tests/clean tests/need trace
 	@strace -e trace=$(CALLS) -o '|trap "" INT; sed -un "/^socket(/,\$$p"' \
-	    ./$*/$* $(ARGS)
+	    ./$(dir $(SOURCE))$* $(ARGS)
 
 try-%: FORCE
-	@tests/exercises/exercise try '$*'
+	@tests/clean tests/exercises/exercise try '$*'
 
 check-%: FORCE
-	@tests/exercises/exercise check '$*'
+	@tests/clean tests/exercises/exercise check '$*'
 
 hint-%: FORCE
-	@tests/exercises/exercise hint '$*'
+	@tests/clean tests/exercises/exercise hint '$*'
 
 answer-%: FORCE
-	@tests/exercises/exercise answer '$*'
+	@tests/clean tests/exercises/exercise answer '$*'
 
 progress:
-	@tests/exercises/exercise progress
+	@tests/clean tests/exercises/exercise progress
 
 FORCE:
 
 lab:
 	@tests/lab/lab
 
-$(STAGES:%=walk-%): walk-%:
+$(NAMES:%=walk-%): walk-%:
 	@tests/lab/lab $*
 
 dawdlers:
-	@tests/need lab
+	@tests/clean tests/need lab
 	@tests/lab/dawdlers $(PORT)
 
 watch:
-	@tests/need lab
+	@tests/clean tests/need lab
 	@watch -t -n 1 tests/lab/look $(PORT)
 
 test-lab: all
-	@tests/need test
-	@tests/need lab
-	@tests/run lab
+	@tests/clean tests/need test
+	@tests/clean tests/need lab
+	@tests/clean tests/run lab
 
 bench:
-	@tests/bench/run
+	@tests/clean tests/bench/run
 
 $(PARTS:%=bench-%): bench-%:
-	@tests/bench/run $*
+	@tests/clean tests/bench/run $*
 
 timeline: 02_blocking_loop 03_select 05_epoll_et
-	@tests/need trace
-	@tests/notes/timeline $(INTO)
+	@tests/clean tests/need trace
+	@tests/clean tests/notes/timeline $(INTO)
 
 lint:
-	@tests/need lint
-	@tests/lint
+	@tests/clean tests/need lint
+	@tests/clean tests/lint
 
 clean:
 	@for s in $(STAGES); do $(MAKE) -C $$s clean; done

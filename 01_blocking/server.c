@@ -1,7 +1,7 @@
-/* 01_blocking: seven calls make a server.
+/* 01_blocking: seven system calls make a server.
  *
- * socket, bind, listen, accept, recv, send, close: each waits until it can be
- * done. One client is accepted and served, and that is all.
+ * socket, bind, listen, accept, recv, send, close. Three of them block: accept,
+ * recv and send wait for the client. The server answers one client and exits.
  *
  * Try: curl -i http://127.0.0.1:8080/
  */
@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -21,27 +22,28 @@
 #define NAME "01_blocking"
 #define USAGE "usage: " NAME " [port [address]]\n"
 
+/* HEAD gets the body too, as in the tutorial. 06 obeys RFC 9110, 9.3.2. */
 static const char hello[] =
     "HTTP/1.0 200 OK\r\nDate: Mon, 1 Jan 1996 01:01:01 GMT\r\n"
     "Content-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, world!";
 
-/* ---- The same in all six stages, down to the next such line. ---- */
+/* ---- The same in all stages, down to the next such line. ---- */
 
 static const char too_large[] = "HTTP/1.0 431 Request Header Fields Too Large"
                                 "\r\nContent-Length: 0\r\n\r\n";
 
-enum { PIECE_SIZE = 1024, MAX_REQUEST = 8192 }; /* bytes */
+enum { CHUNK_SIZE = 1024, MAX_REQUEST = 8192 }; /* bytes */
 
-/* Returns a call's result. A failure ends the program, with the reason. */
+/* Returns a call's result. If the call failed, prints why and exits with 1. */
 static int check(int result, const char *call)
 {
-    if (result >= 0)
+    if (result != -1)
         return result;
     fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     exit(EXIT_FAILURE);
 }
 
-/* Says what is wrong with the command line, and ends the program. */
+/* Prints what is wrong with the command line, and the usage. Exits with 2. */
 static void fail_usage(const char *what, const char *word)
 {
     fprintf(stderr, NAME ": %s: '%s'\n" USAGE, what, word);
@@ -58,7 +60,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10);
+    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
         fail_usage("neither a port from 0 to 65535 nor an option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
@@ -66,15 +68,18 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
         fail_usage("not an IPv4 address", address_word);
     if (argc > 3)
-        fail_usage("one word too many", argv[3]);
+        fail_usage("unexpected argument", argv[3]);
     return address;
 }
 
 /* Returns a socket that listens on the address. */
 static int open_listener(struct sockaddr_in address)
 {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+            check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
-    int on = 1; /* or a restart would have to wait for TIME_WAIT to pass */
+    int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
           "setsockopt");
     check(bind(listener, (struct sockaddr *)&address, sizeof address), "bind");
@@ -82,7 +87,7 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Says on stdout where clients find the server. */
+/* Prints the server's URL. (printf() would only buffer it, and fail later.) */
 static void announce(int listener)
 {
     struct sockaddr_in address = {0};
@@ -94,7 +99,7 @@ static void announce(int listener)
           "write");
 }
 
-/* Shows a request, with nothing in it that a terminal would obey. */
+/* Prints a request. A byte that a terminal could obey appears as \xNN. */
 static void print_request(const char *request, size_t length)
 {
     puts("----------------------------------------");
@@ -108,8 +113,8 @@ static void print_request(const char *request, size_t length)
     fflush(stdout);
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0 if
- * that has not come, or not among the first MAX_REQUEST bytes. */
+/* Returns the length of the request, including the blank line that ends it, or
+ * 0 if the first MAX_REQUEST bytes hold no such line (yet). */
 static size_t find_end(const char *request, size_t length)
 {
     for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
@@ -120,28 +125,28 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Tells whether a body may follow the request, which has a NUL after it: all
- * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
+/* Returns whether a body may follow the request, which ends with a NUL. (A NUL
+ * inside the request would hide the header fields behind it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
             strncmp(request, "HEAD ", 5) != 0) ||
-           strlen(request) < length ||
+           memchr(request, '\0', length) != NULL ||
            strcasestr(request, "\nContent-Length") != NULL ||
            strcasestr(request, "\nTransfer-Encoding") != NULL;
 }
 
-/* ---- The connection, and what is done with it. ---- */
+/* ---- The connection, and what the server does with it. ---- */
 
-/* Reads until the request is whole, or too long. Returns the response to it, or
- * NULL if the client leaves first. Tells whether more may come after it. */
+/* Reads until the request is complete or too long. Returns the response, or
+ * NULL if the client leaves first. Stores whether more may follow. */
 static const char *read_request(int client, bool *more_may_come)
 {
-    char request[MAX_REQUEST + PIECE_SIZE];
+    char request[MAX_REQUEST + CHUNK_SIZE];
     size_t length = 0, end = 0;
     ssize_t received = 0;
     while (end == 0 && length < MAX_REQUEST) {
-        received = recv(client, request + length, PIECE_SIZE, 0);
+        received = recv(client, request + length, CHUNK_SIZE, 0);
         if (received <= 0)
             return NULL;
         length += (size_t)received;
@@ -149,34 +154,32 @@ static const char *read_request(int client, bool *more_may_come)
     }
     request[end] = '\0';
     *more_may_come =
-        end < length || received == PIECE_SIZE || may_have_body(request, end);
+        end < length || received == CHUNK_SIZE || may_have_body(request, end);
     if (end > 0)
         print_request(request, end);
     return end > 0 ? hello : too_large;
 }
 
-/* Sends the response, all of it. Returns whether the client is still there. */
+/* Sends the whole response. Returns whether the client took it. */
 static bool write_response(int client, const char *response)
 {
-    size_t unsent = strlen(response);
-    while (unsent > 0) {
-        ssize_t sent = send(client, response, unsent, 0);
+    while (*response != '\0') {
+        ssize_t sent = send(client, response, strlen(response), 0);
         if (sent == -1)
             return false;
         response += sent;
-        unsent -= (size_t)sent;
     }
     return true;
 }
 
-/* Half-closes, and reads until the client closes. To close with bytes unread
- * would reset the connection, and the response could be lost. */
+/* Half-closes, and reads until the client closes. If bytes were left unread,
+ * close() would reset the connection, and the response could be lost. */
 static void discard_rest(int client)
 {
-    char piece[PIECE_SIZE];
+    char chunk[CHUNK_SIZE];
     shutdown(client, SHUT_WR);
-    while (recv(client, piece, PIECE_SIZE, 0) > 0)
-        ; /* thrown away */
+    while (recv(client, chunk, CHUNK_SIZE, 0) > 0)
+        ; /* discarded */
 }
 
 /* Serves a client, and closes its socket. Returns whether it was answered. */
@@ -193,7 +196,7 @@ static bool serve(int client)
 
 int main(int argc, char *argv[])
 {
-    check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
+    signal(SIGPIPE, SIG_IGN); /* send() then fails with EPIPE instead */
     int listener = open_listener(parse_arguments(argc, argv));
     announce(listener);
 

@@ -1,8 +1,8 @@
 /* 03_select: many clients at once.
  *
  * New since 02_blocking_loop: its loops turned inside out. No call on a socket
- * waits, so what stood on the stack between two calls stands in a struct.
- * select() alone waits, for all, and tells who can go a step further.
+ * blocks, so what was on the stack between two calls moves into a struct. Only
+ * select() waits, for all clients, and reports which can go a step further.
  *
  * Try: nc 127.0.0.1 8080     and, while it waits, curl in a second terminal
  */
@@ -25,27 +25,28 @@
 #define NAME "03_select"
 #define USAGE "usage: " NAME " [port [address]]\n"
 
+/* HEAD gets the body too, as in the tutorial. 06 obeys RFC 9110, 9.3.2. */
 static const char hello[] =
     "HTTP/1.0 200 OK\r\nDate: Mon, 1 Jan 1996 01:01:01 GMT\r\n"
     "Content-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, world!";
 
-/* ---- The same in all six stages, down to the next such line. ---- */
+/* ---- The same in all stages, down to the next such line. ---- */
 
 static const char too_large[] = "HTTP/1.0 431 Request Header Fields Too Large"
                                 "\r\nContent-Length: 0\r\n\r\n";
 
-enum { PIECE_SIZE = 1024, MAX_REQUEST = 8192 }; /* bytes */
+enum { CHUNK_SIZE = 1024, MAX_REQUEST = 8192 }; /* bytes */
 
-/* Returns a call's result. A failure ends the program, with the reason. */
+/* Returns a call's result. If the call failed, prints why and exits with 1. */
 static int check(int result, const char *call)
 {
-    if (result >= 0)
+    if (result != -1)
         return result;
     fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     exit(EXIT_FAILURE);
 }
 
-/* Says what is wrong with the command line, and ends the program. */
+/* Prints what is wrong with the command line, and the usage. Exits with 2. */
 static void fail_usage(const char *what, const char *word)
 {
     fprintf(stderr, NAME ": %s: '%s'\n" USAGE, what, word);
@@ -62,7 +63,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10);
+    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
         fail_usage("neither a port from 0 to 65535 nor an option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
@@ -70,15 +71,18 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
         fail_usage("not an IPv4 address", address_word);
     if (argc > 3)
-        fail_usage("one word too many", argv[3]);
+        fail_usage("unexpected argument", argv[3]);
     return address;
 }
 
 /* Returns a socket that listens on the address. */
 static int open_listener(struct sockaddr_in address)
 {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+            check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
-    int on = 1; /* or a restart would have to wait for TIME_WAIT to pass */
+    int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
           "setsockopt");
     check(bind(listener, (struct sockaddr *)&address, sizeof address), "bind");
@@ -86,7 +90,7 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Says on stdout where clients find the server. */
+/* Prints the server's URL. (printf() would only buffer it, and fail later.) */
 static void announce(int listener)
 {
     struct sockaddr_in address = {0};
@@ -98,7 +102,7 @@ static void announce(int listener)
           "write");
 }
 
-/* Shows a request, with nothing in it that a terminal would obey. */
+/* Prints a request. A byte that a terminal could obey appears as \xNN. */
 static void print_request(const char *request, size_t length)
 {
     puts("----------------------------------------");
@@ -112,8 +116,8 @@ static void print_request(const char *request, size_t length)
     fflush(stdout);
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0 if
- * that has not come, or not among the first MAX_REQUEST bytes. */
+/* Returns the length of the request, including the blank line that ends it, or
+ * 0 if the first MAX_REQUEST bytes hold no such line (yet). */
 static size_t find_end(const char *request, size_t length)
 {
     for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
@@ -124,38 +128,37 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Tells whether a body may follow the request, which has a NUL after it: all
- * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
+/* Returns whether a body may follow the request, which ends with a NUL. (A NUL
+ * inside the request would hide the header fields behind it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
             strncmp(request, "HEAD ", 5) != 0) ||
-           strlen(request) < length ||
+           memchr(request, '\0', length) != NULL ||
            strcasestr(request, "\nContent-Length") != NULL ||
            strcasestr(request, "\nTransfer-Encoding") != NULL;
 }
 
-/* ---- The connection, and what is done with it. ---- */
+/* ---- The connection, and what the server does with it. ---- */
 
-enum { MAX_DESCRIPTORS = FD_SETSIZE }; /* select() waits for no higher ones */
+enum { MAX_DESCRIPTORS = FD_SETSIZE }; /* select() takes no higher ones */
 
-/* READING until the request is whole, WRITING until the response is out; then,
- * if more may come, half-closed and CLOSING until the client closes. */
+/* READING until the request is complete, WRITING until the response is sent;
+ * then, if more may come, half-closed and CLOSING until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {
     enum state state;
-    bool more_may_come; /* after the request */
-    char *request;
-    size_t length; /* bytes of the request that have come */
-    const char *response;
-    size_t unsent; /* bytes of the response */
+    bool more_may_come;   /* after the request */
+    char *request;        /* what has been received of it */
+    size_t length;        /* of that, in bytes */
+    const char *response; /* what is still to send of it */
 };
 
 static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
-static bool paused; /* accept() has failed: it is tried again after a wait */
+static bool accept_paused; /* accept() failed: try again later */
 
-/* Lets no descriptor be too high for the table. */
+/* Sets RLIMIT_NOFILE, so that every descriptor has an entry in the table. */
 static void limit_descriptors(void)
 {
     struct rlimit limit;
@@ -165,7 +168,7 @@ static void limit_descriptors(void)
     check(setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
 }
 
-/* Closes the socket, and forgets the connection. */
+/* Closes the socket, and clears its entry: accept() may reuse the number. */
 static void close_connection(int client)
 {
     close(client);
@@ -173,28 +176,28 @@ static void close_connection(int client)
     connections[client] = (struct connection){.state = CLOSED};
 }
 
-/* Tells whether a call has moved no bytes: 0, for the client has closed, or -1.
- * That ends this connection, and no other, but for EAGAIN and EINTR. */
-static bool handle_failure(int client, ssize_t result)
+/* Returns whether recv() or send() transferred bytes. If not, the client closed
+ * or the call failed, and the connection ends, but for EAGAIN and EINTR. */
+static bool check_transfer(int client, ssize_t result)
 {
     if (result > 0)
-        return false;
+        return true;
     if (result == 0 || (errno != EAGAIN && errno != EINTR))
         close_connection(client);
-    return true;
+    return false;
 }
 
-/* Takes a client from the backlog. If there is no room, says so, once: clients
- * then wait there until somebody leaves, or a second has passed. */
+/* Accepts a client. If accept() fails, prints why, once; the clients then wait
+ * in the backlog until another one leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
-    static bool said;
+    static bool reported;
     int client = accept(listener, NULL, NULL);
-    paused = client == -1 && errno != EAGAIN && errno != EINTR &&
-             errno != ECONNABORTED;
-    if (paused && !said)
+    accept_paused = client == -1 && errno != EAGAIN && errno != EINTR &&
+                    errno != ECONNABORTED;
+    if (accept_paused && !reported)
         fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
-    said |= paused;
+    reported |= accept_paused;
     if (client == -1)
         return;
     connections[client].state = READING;
@@ -202,19 +205,19 @@ static void accept_connection(int listener)
         close_connection(client);
 }
 
-/* Reads a piece of the request. Once it is whole, chooses the response. */
+/* Receives a chunk. If that completes the request, chooses the response. */
 static void read_request(int client)
 {
     struct connection *connection = &connections[client];
     size_t length = connection->length;
-    char *request = realloc(connection->request, length + PIECE_SIZE + 1);
+    char *request = realloc(connection->request, length + CHUNK_SIZE + 1);
     if (request == NULL) {
         close_connection(client);
         return;
     }
     connection->request = request;
-    ssize_t received = recv(client, request + length, PIECE_SIZE, 0);
-    if (handle_failure(client, received))
+    ssize_t received = recv(client, request + length, CHUNK_SIZE, 0);
+    if (!check_transfer(client, received))
         return;
     length += (size_t)received;
     connection->length = length;
@@ -223,11 +226,10 @@ static void read_request(int client)
         return;
     request[end] = '\0';
     connection->more_may_come =
-        end < length || received == PIECE_SIZE || may_have_body(request, end);
+        end < length || received == CHUNK_SIZE || may_have_body(request, end);
     if (end > 0)
         print_request(request, end);
     connection->response = end > 0 ? hello : too_large;
-    connection->unsent = strlen(connection->response);
     connection->state = WRITING;
 }
 
@@ -235,12 +237,12 @@ static void read_request(int client)
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];
-    ssize_t sent = send(client, connection->response, connection->unsent, 0);
-    if (handle_failure(client, sent))
+    const char *response = connection->response;
+    ssize_t sent = send(client, response, strlen(response), 0);
+    if (!check_transfer(client, sent))
         return;
     connection->response += sent;
-    connection->unsent -= (size_t)sent;
-    if (connection->unsent > 0)
+    if (*connection->response != '\0')
         return;
     connection->state = CLOSING;
     if (connection->more_may_come)
@@ -249,15 +251,15 @@ static void write_response(int client)
         close_connection(client);
 }
 
-/* Throws away a piece of what comes after the request. To close with bytes
- * unread would reset the connection, and the response could be lost. */
+/* Discards a chunk of what follows the request. If bytes were left unread,
+ * close() would reset the connection, and the response could be lost. */
 static void discard_rest(int client)
 {
-    char piece[PIECE_SIZE];
-    handle_failure(client, recv(client, piece, PIECE_SIZE, 0));
+    char chunk[CHUNK_SIZE];
+    check_transfer(client, recv(client, chunk, CHUNK_SIZE, 0));
 }
 
-/* Goes a step further with a client: one recv() or one send(). */
+/* Takes a client a step further: one recv() or one send(). */
 static void advance(int client)
 {
     if (connections[client].state == READING)
@@ -270,17 +272,17 @@ static void advance(int client)
 
 int main(int argc, char *argv[])
 {
-    check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
+    signal(SIGPIPE, SIG_IGN); /* send() then fails with EPIPE instead */
     limit_descriptors();
     int listener = open_listener(parse_arguments(argc, argv));
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
     announce(listener);
 
     for (;;) {
-        fd_set readable, writable; /* question and answer, so made anew */
+        fd_set readable, writable; /* select() overwrites both at every turn */
         FD_ZERO(&readable);
         FD_ZERO(&writable);
-        if (!paused)
+        if (!accept_paused)
             FD_SET(listener, &readable);
         for (int client = 0; client < MAX_DESCRIPTORS; client++)
             if (connections[client].state == WRITING)
@@ -290,16 +292,16 @@ int main(int argc, char *argv[])
 
         struct timeval second = {.tv_sec = 1};
         int count = select(MAX_DESCRIPTORS, &readable, &writable, NULL,
-                           paused ? &second : NULL);
+                           accept_paused ? &second : NULL);
         if (count == -1 && errno == EINTR)
             continue;
         check(count, "select");
 
-        /* advance() passes the listener over: in the table it is CLOSED. */
+        /* advance() ignores the listener, whose entry stays CLOSED. */
         for (int client = 0; client < MAX_DESCRIPTORS; client++)
             if (FD_ISSET(client, &readable) || FD_ISSET(client, &writable))
                 advance(client);
-        if (paused || FD_ISSET(listener, &readable))
+        if (accept_paused || FD_ISSET(listener, &readable))
             accept_connection(listener);
     }
 }

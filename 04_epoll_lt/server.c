@@ -1,10 +1,9 @@
-/* 04_epoll_lt: the kernel remembers who waits for what.
+/* 04_epoll_lt: the kernel remembers which client waits for what.
  *
- * New since 03_select: epoll. What to wait for is said once, and again when it
- * changes; a wait carries nothing in, and brings only those that are ready, for
- * as long as they are (level-triggered).
+ * New since 03_select: epoll. The server registers its interest once, and again
+ * when it changes. Every wait returns what is ready by then (level-triggered).
  *
- * Try: strace -e epoll_ctl,epoll_wait ./04_epoll_lt
+ * Try: strace -e /epoll ./04_epoll_lt
  */
 #define _GNU_SOURCE
 
@@ -25,27 +24,28 @@
 #define NAME "04_epoll_lt"
 #define USAGE "usage: " NAME " [port [address]]\n"
 
+/* HEAD gets the body too, as in the tutorial. 06 obeys RFC 9110, 9.3.2. */
 static const char hello[] =
     "HTTP/1.0 200 OK\r\nDate: Mon, 1 Jan 1996 01:01:01 GMT\r\n"
     "Content-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, world!";
 
-/* ---- The same in all six stages, down to the next such line. ---- */
+/* ---- The same in all stages, down to the next such line. ---- */
 
 static const char too_large[] = "HTTP/1.0 431 Request Header Fields Too Large"
                                 "\r\nContent-Length: 0\r\n\r\n";
 
-enum { PIECE_SIZE = 1024, MAX_REQUEST = 8192 }; /* bytes */
+enum { CHUNK_SIZE = 1024, MAX_REQUEST = 8192 }; /* bytes */
 
-/* Returns a call's result. A failure ends the program, with the reason. */
+/* Returns a call's result. If the call failed, prints why and exits with 1. */
 static int check(int result, const char *call)
 {
-    if (result >= 0)
+    if (result != -1)
         return result;
     fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     exit(EXIT_FAILURE);
 }
 
-/* Says what is wrong with the command line, and ends the program. */
+/* Prints what is wrong with the command line, and the usage. Exits with 2. */
 static void fail_usage(const char *what, const char *word)
 {
     fprintf(stderr, NAME ": %s: '%s'\n" USAGE, what, word);
@@ -62,7 +62,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10);
+    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
         fail_usage("neither a port from 0 to 65535 nor an option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
@@ -70,15 +70,18 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
         fail_usage("not an IPv4 address", address_word);
     if (argc > 3)
-        fail_usage("one word too many", argv[3]);
+        fail_usage("unexpected argument", argv[3]);
     return address;
 }
 
 /* Returns a socket that listens on the address. */
 static int open_listener(struct sockaddr_in address)
 {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+            check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
-    int on = 1; /* or a restart would have to wait for TIME_WAIT to pass */
+    int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
           "setsockopt");
     check(bind(listener, (struct sockaddr *)&address, sizeof address), "bind");
@@ -86,7 +89,7 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Says on stdout where clients find the server. */
+/* Prints the server's URL. (printf() would only buffer it, and fail later.) */
 static void announce(int listener)
 {
     struct sockaddr_in address = {0};
@@ -98,7 +101,7 @@ static void announce(int listener)
           "write");
 }
 
-/* Shows a request, with nothing in it that a terminal would obey. */
+/* Prints a request. A byte that a terminal could obey appears as \xNN. */
 static void print_request(const char *request, size_t length)
 {
     puts("----------------------------------------");
@@ -112,8 +115,8 @@ static void print_request(const char *request, size_t length)
     fflush(stdout);
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0 if
- * that has not come, or not among the first MAX_REQUEST bytes. */
+/* Returns the length of the request, including the blank line that ends it, or
+ * 0 if the first MAX_REQUEST bytes hold no such line (yet). */
 static size_t find_end(const char *request, size_t length)
 {
     for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
@@ -124,39 +127,38 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Tells whether a body may follow the request, which has a NUL after it: all
- * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
+/* Returns whether a body may follow the request, which ends with a NUL. (A NUL
+ * inside the request would hide the header fields behind it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
             strncmp(request, "HEAD ", 5) != 0) ||
-           strlen(request) < length ||
+           memchr(request, '\0', length) != NULL ||
            strcasestr(request, "\nContent-Length") != NULL ||
            strcasestr(request, "\nTransfer-Encoding") != NULL;
 }
 
-/* ---- The connection, and what is done with it. ---- */
+/* ---- The connection, and what the server does with it. ---- */
 
 enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64 };
 
-/* READING until the request is whole, WRITING until the response is out; then,
- * if more may come, half-closed and CLOSING until the client closes. */
+/* READING until the request is complete, WRITING until the response is sent;
+ * then, if more may come, half-closed and CLOSING until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {
     enum state state;
-    bool more_may_come; /* after the request */
-    char *request;
-    size_t length; /* bytes of the request that have come */
-    const char *response;
-    size_t unsent; /* bytes of the response */
+    bool more_may_come;   /* after the request */
+    char *request;        /* what has been received of it */
+    size_t length;        /* of that, in bytes */
+    const char *response; /* what is still to send of it */
 };
 
 static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
-static bool paused; /* accept() has failed: it is tried again after a wait */
-static int epoll;
+static bool accept_paused; /* accept() failed: try again later */
+static int epoll_fd;
 
-/* Lets no descriptor be too high for the table. */
+/* Sets RLIMIT_NOFILE, so that every descriptor has an entry in the table. */
 static void limit_descriptors(void)
 {
     struct rlimit limit;
@@ -166,14 +168,14 @@ static void limit_descriptors(void)
     check(setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
 }
 
-/* Tells epoll which events to report of a descriptor. */
+/* Sets the events that epoll reports for a descriptor. */
 static int watch(int operation, int fd, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.fd = fd};
-    return epoll_ctl(epoll, operation, fd, &event);
+    return epoll_ctl(epoll_fd, operation, fd, &event);
 }
 
-/* Closes the socket, and forgets the connection. */
+/* Closes the socket, and clears its entry: accept() may reuse the number. */
 static void close_connection(int client)
 {
     close(client);
@@ -181,33 +183,33 @@ static void close_connection(int client)
     connections[client] = (struct connection){.state = CLOSED};
 }
 
-/* Tells whether a call has moved no bytes: 0, for the client has closed, or -1.
- * That ends this connection, and no other, but for EAGAIN and EINTR. */
-static bool handle_failure(int client, ssize_t result)
+/* Returns whether recv() or send() transferred bytes. If not, the client closed
+ * or the call failed, and the connection ends, but for EAGAIN and EINTR. */
+static bool check_transfer(int client, ssize_t result)
 {
     if (result > 0)
-        return false;
+        return true;
     if (result == 0 || (errno != EAGAIN && errno != EINTR))
         close_connection(client);
-    return true;
+    return false;
 }
 
-/* Takes a client from the backlog. If there is no room, says so, once: clients
- * then wait there until somebody leaves, or a second has passed. */
+/* Accepts a client. If accept() fails, prints why, once; the clients then wait
+ * in the backlog until another one leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
-    static bool said;
-    bool before = paused;
+    static bool reported;
+    bool was_paused = accept_paused;
     int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    paused = client == -1 && errno != EAGAIN && errno != EINTR &&
-             errno != ECONNABORTED;
-    if (paused && !said)
+    accept_paused = client == -1 && errno != EAGAIN && errno != EINTR &&
+                    errno != ECONNABORTED;
+    if (accept_paused && !reported)
         fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
-    said |= paused;
-    /* Those who have to wait would be reported all the time. */
-    if (paused != before &&
-        watch(EPOLL_CTL_MOD, listener, paused ? 0 : EPOLLIN) == -1)
-        paused = before;
+    reported |= accept_paused;
+    /* While paused, the waiting clients would be reported at every turn. */
+    if (accept_paused != was_paused &&
+        watch(EPOLL_CTL_MOD, listener, accept_paused ? 0 : EPOLLIN) == -1)
+        accept_paused = was_paused;
     if (client == -1)
         return;
     connections[client].state = READING;
@@ -215,19 +217,19 @@ static void accept_connection(int listener)
         close_connection(client);
 }
 
-/* Reads a piece of the request. Once it is whole, chooses the response. */
+/* Receives a chunk. If that completes the request, chooses the response. */
 static void read_request(int client)
 {
     struct connection *connection = &connections[client];
     size_t length = connection->length;
-    char *request = realloc(connection->request, length + PIECE_SIZE + 1);
+    char *request = realloc(connection->request, length + CHUNK_SIZE + 1);
     if (request == NULL) {
         close_connection(client);
         return;
     }
     connection->request = request;
-    ssize_t received = recv(client, request + length, PIECE_SIZE, 0);
-    if (handle_failure(client, received))
+    ssize_t received = recv(client, request + length, CHUNK_SIZE, 0);
+    if (!check_transfer(client, received))
         return;
     length += (size_t)received;
     connection->length = length;
@@ -236,11 +238,10 @@ static void read_request(int client)
         return;
     request[end] = '\0';
     connection->more_may_come =
-        end < length || received == PIECE_SIZE || may_have_body(request, end);
+        end < length || received == CHUNK_SIZE || may_have_body(request, end);
     if (end > 0)
         print_request(request, end);
     connection->response = end > 0 ? hello : too_large;
-    connection->unsent = strlen(connection->response);
     connection->state = WRITING;
 }
 
@@ -248,12 +249,12 @@ static void read_request(int client)
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];
-    ssize_t sent = send(client, connection->response, connection->unsent, 0);
-    if (handle_failure(client, sent))
+    const char *response = connection->response;
+    ssize_t sent = send(client, response, strlen(response), 0);
+    if (!check_transfer(client, sent))
         return;
     connection->response += sent;
-    connection->unsent -= (size_t)sent;
-    if (connection->unsent > 0)
+    if (*connection->response != '\0')
         return;
     connection->state = CLOSING;
     if (connection->more_may_come)
@@ -262,15 +263,15 @@ static void write_response(int client)
         close_connection(client);
 }
 
-/* Throws away a piece of what comes after the request. To close with bytes
- * unread would reset the connection, and the response could be lost. */
+/* Discards a chunk of what follows the request. If bytes were left unread,
+ * close() would reset the connection, and the response could be lost. */
 static void discard_rest(int client)
 {
-    char piece[PIECE_SIZE];
-    handle_failure(client, recv(client, piece, PIECE_SIZE, 0));
+    char chunk[CHUNK_SIZE];
+    check_transfer(client, recv(client, chunk, CHUNK_SIZE, 0));
 }
 
-/* Goes a step further with a client. A new state waits for something else. */
+/* Takes a client a step further. A new state waits for a different event. */
 static void advance(int client)
 {
     enum state before = connections[client].state;
@@ -281,35 +282,37 @@ static void advance(int client)
     else if (before == CLOSING)
         discard_rest(client);
     enum state after = connections[client].state;
+    uint32_t events = after == WRITING ? EPOLLOUT : EPOLLIN;
     if (after != before && after != CLOSED &&
-        watch(EPOLL_CTL_MOD, client, after == WRITING ? EPOLLOUT : EPOLLIN))
+        watch(EPOLL_CTL_MOD, client, events) == -1)
         close_connection(client);
 }
 
 int main(int argc, char *argv[])
 {
-    check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
+    signal(SIGPIPE, SIG_IGN); /* send() then fails with EPIPE instead */
     limit_descriptors();
     int listener = open_listener(parse_arguments(argc, argv));
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
-    epoll = check(epoll_create1(0), "epoll_create1");
+    epoll_fd = check(epoll_create1(0), "epoll_create1");
     check(watch(EPOLL_CTL_ADD, listener, EPOLLIN), "epoll_ctl");
     announce(listener);
 
     for (;;) {
         struct epoll_event events[MAX_EVENTS];
-        int count = epoll_wait(epoll, events, MAX_EVENTS, paused ? 1000 : -1);
+        int timeout_ms = accept_paused ? 1000 : -1;
+        int count = epoll_wait(epoll_fd, events, MAX_EVENTS, timeout_ms);
         if (count == -1 && errno == EINTR)
             continue;
         check(count, "epoll_wait");
 
-        bool newcomers = paused;
+        bool accept_ready = accept_paused;
         for (int i = 0; i < count; i++)
             if (events[i].data.fd == listener)
-                newcomers = true;
+                accept_ready = true;
             else
                 advance(events[i].data.fd);
-        if (newcomers)
+        if (accept_ready)
             accept_connection(listener);
     }
 }

@@ -1,7 +1,7 @@
-/* upper_client: says what is typed to upper_server, and shows its replies.
+/* upper_client: sends typed lines to upper_server, and prints the replies.
  *
- * A stream has no borders: what was sent at once can come back in pieces. A
- * reply is over when as many bytes have come as were sent.
+ * A stream has no message boundaries: the reply to one send() can arrive in
+ * pieces. It is complete when as many bytes have arrived as were sent.
  *
  * Try: ./upper_client     while ./upper_server runs in another terminal
  */
@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,16 +23,16 @@
 
 enum { CHUNK_SIZE = 1024 }; /* bytes */
 
-/* Returns a call's result. A failure ends the program, with the reason. */
+/* Returns a call's result. If the call failed, prints why and exits with 1. */
 static int check(int result, const char *call)
 {
-    if (result >= 0)
+    if (result != -1)
         return result;
     fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     exit(EXIT_FAILURE);
 }
 
-/* Says what is wrong with the command line, and ends the program. */
+/* Prints what is wrong with the command line, and the usage. Exits with 2. */
 static void fail_usage(const char *what, const char *word)
 {
     fprintf(stderr, NAME ": %s: '%s'\n" USAGE, what, word);
@@ -48,7 +49,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10);
+    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
         fail_usage("neither a port from 0 to 65535 nor an option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
@@ -56,34 +57,33 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
         fail_usage("not an IPv4 address", address_word);
     if (argc > 3)
-        fail_usage("one word too many", argv[3]);
+        fail_usage("unexpected argument", argv[3]);
     return address;
 }
 
-/* Says that the server has closed the connection, and ends the program. */
+/* Reports that the server closed the connection, and exits with 1. */
 static void fail_server(void)
 {
     fputs("\n" NAME ": the server went away\n", stderr); /* after the prompt */
     exit(EXIT_FAILURE);
 }
 
-/* Says a line, and shows the reply, a chunk at a time: the server keeps no
- * more, and a long line sent at once would block both sides. */
+/* Sends a line and prints the reply, by chunks: more could block both sides. */
 static void converse(int server, const char *line, size_t length)
 {
-    char piece[CHUNK_SIZE];
+    char chunk[CHUNK_SIZE];
     while (length > 0) {
-        size_t chunk = length < CHUNK_SIZE ? length : CHUNK_SIZE;
-        ssize_t owed = send(server, line, chunk, MSG_NOSIGNAL);
+        size_t size = length < CHUNK_SIZE ? length : CHUNK_SIZE;
+        ssize_t owed = send(server, line, size, MSG_NOSIGNAL);
         if (owed == -1)
             fail_server();
         line += owed;
         length -= (size_t)owed;
         while (owed > 0) {
-            ssize_t received = recv(server, piece, (size_t)owed, 0);
+            ssize_t received = recv(server, chunk, (size_t)owed, 0);
             if (received <= 0)
                 fail_server();
-            fwrite(piece, 1, (size_t)received, stdout);
+            fwrite(chunk, 1, (size_t)received, stdout);
             owed -= received;
         }
     }
@@ -93,10 +93,13 @@ static void converse(int server, const char *line, size_t length)
 int main(int argc, char *argv[])
 {
     struct sockaddr_in address = parse_arguments(argc, argv);
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+            check(open("/dev/null", O_RDONLY), "open");
     int server = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
     check(connect(server, (struct sockaddr *)&address, sizeof address),
           "connect");
-    setvbuf(stdin, NULL, _IONBF, 0); /* poll() cannot see what is in a buffer */
+    setvbuf(stdin, NULL, _IONBF, 0); /* poll() cannot see stdio's buffer */
     setvbuf(stdout, NULL, _IONBF, 0);
     struct pollfd waits[] = {{.fd = STDIN_FILENO, .events = POLLIN},
                              {.fd = server, .events = POLLIN}};
@@ -105,7 +108,7 @@ int main(int argc, char *argv[])
     for (;;) {
         fputs("please input: ", stdout);
         check(poll(waits, 2, -1), "poll");
-        if (waits[1].revents != 0) /* not spoken to, it can only have closed */
+        if (waits[1].revents != 0) /* between replies it can only close */
             fail_server();
         ssize_t length = getline(&line, &size, stdin);
         if (length > 0 && line[length - 1] == '\n')

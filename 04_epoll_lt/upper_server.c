@@ -1,8 +1,7 @@
 /* upper_server: a conversation, on connections that stay open.
  *
- * What a client sends comes back in capitals. One chunk of it is kept, so each
- * connection waits by turns for EPOLLIN (something to read) and EPOLLOUT (room
- * to write), and a client that does not read is not read from. Level-triggered.
+ * A client gets its bytes back in capitals. The server keeps one chunk of them,
+ * and waits in turn for EPOLLIN (bytes to read) and EPOLLOUT (room to write).
  *
  * Try: ./upper_server     and in a second terminal: ./upper_client
  */
@@ -25,16 +24,16 @@
 #define NAME "upper_server"
 #define USAGE "usage: " NAME " [port [address]]\n"
 
-/* Returns a call's result. A failure ends the program, with the reason. */
+/* Returns a call's result. If the call failed, prints why and exits with 1. */
 static int check(int result, const char *call)
 {
-    if (result >= 0)
+    if (result != -1)
         return result;
     fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     exit(EXIT_FAILURE);
 }
 
-/* Says what is wrong with the command line, and ends the program. */
+/* Prints what is wrong with the command line, and the usage. Exits with 2. */
 static void fail_usage(const char *what, const char *word)
 {
     fprintf(stderr, NAME ": %s: '%s'\n" USAGE, what, word);
@@ -51,7 +50,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10);
+    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
         fail_usage("neither a port from 0 to 65535 nor an option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
@@ -59,15 +58,18 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
         fail_usage("not an IPv4 address", address_word);
     if (argc > 3)
-        fail_usage("one word too many", argv[3]);
+        fail_usage("unexpected argument", argv[3]);
     return address;
 }
 
 /* Returns a socket that listens on the address. */
 static int open_listener(struct sockaddr_in address)
 {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+            check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
-    int on = 1; /* or a restart would have to wait for TIME_WAIT to pass */
+    int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
           "setsockopt");
     check(bind(listener, (struct sockaddr *)&address, sizeof address), "bind");
@@ -75,7 +77,7 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Says on stdout where clients find the server. */
+/* Prints where the server listens. (printf() would only buffer it.) */
 static void announce(int listener)
 {
     struct sockaddr_in address = {0};
@@ -91,14 +93,14 @@ enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64, CHUNK_SIZE = 1024 };
 
 struct connection {
     char chunk[CHUNK_SIZE];
-    size_t length, sent; /* bytes of the chunk */
+    size_t length, sent; /* of the chunk, in bytes */
 };
 
 static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
-static bool paused; /* accept() has failed: it is tried again after a wait */
-static int epoll;
+static bool accept_paused; /* accept() failed: try again later */
+static int epoll_fd;
 
-/* Lets no descriptor be too high for the table. */
+/* Sets RLIMIT_NOFILE, so that every descriptor has an entry in the table. */
 static void limit_descriptors(void)
 {
     struct rlimit limit;
@@ -108,40 +110,40 @@ static void limit_descriptors(void)
     check(setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
 }
 
-/* Tells epoll which events to report of a descriptor. */
+/* Sets the events that epoll reports for a descriptor. */
 static int watch(int operation, int fd, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.fd = fd};
-    return epoll_ctl(epoll, operation, fd, &event);
+    return epoll_ctl(epoll_fd, operation, fd, &event);
 }
 
-/* Tells whether a call has moved no bytes: 0, for the client has closed, or -1.
- * That ends this connection, and no other, but for EAGAIN and EINTR. */
-static bool handle_failure(int client, ssize_t result)
+/* Returns whether recv() or send() transferred bytes. If not, the client closed
+ * or the call failed, and the connection ends, but for EAGAIN and EINTR. */
+static bool check_transfer(int client, ssize_t result)
 {
     if (result > 0)
-        return false;
+        return true;
     if (result == 0 || (errno != EAGAIN && errno != EINTR))
         close(client);
-    return true;
+    return false;
 }
 
-/* Takes a client from the backlog. If there is no room, says so, once: clients
- * then wait there until somebody leaves, or a second has passed. */
+/* Accepts a client. If accept() fails, prints why, once; the clients then wait
+ * in the backlog until another one leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
-    static bool said;
-    bool before = paused;
+    static bool reported;
+    bool was_paused = accept_paused;
     int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    paused = client == -1 && errno != EAGAIN && errno != EINTR &&
-             errno != ECONNABORTED;
-    if (paused && !said)
+    accept_paused = client == -1 && errno != EAGAIN && errno != EINTR &&
+                    errno != ECONNABORTED;
+    if (accept_paused && !reported)
         fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
-    said |= paused;
-    /* Those who have to wait would be reported all the time. */
-    if (paused != before &&
-        watch(EPOLL_CTL_MOD, listener, paused ? 0 : EPOLLIN) == -1)
-        paused = before;
+    reported |= accept_paused;
+    /* While paused, the waiting clients would be reported at every turn. */
+    if (accept_paused != was_paused &&
+        watch(EPOLL_CTL_MOD, listener, accept_paused ? 0 : EPOLLIN) == -1)
+        accept_paused = was_paused;
     if (client == -1)
         return;
     connections[client].length = connections[client].sent = 0;
@@ -149,7 +151,7 @@ static void accept_connection(int listener)
         close(client);
 }
 
-/* Shows an event on the console. */
+/* Prints an event. */
 static void print_event(int fd, uint32_t events)
 {
     printf("fd %d:%s%s%s%s\n", fd, events & EPOLLIN ? " EPOLLIN" : "",
@@ -159,12 +161,12 @@ static void print_event(int fd, uint32_t events)
     fflush(stdout);
 }
 
-/* Reads a chunk, turns it into capitals, and waits for room to write it. */
+/* Receives a chunk, puts it in capitals, and waits for room to send it. */
 static void read_chunk(int client)
 {
     struct connection *connection = &connections[client];
     ssize_t received = recv(client, connection->chunk, CHUNK_SIZE, 0);
-    if (handle_failure(client, received))
+    if (!check_transfer(client, received))
         return;
     connection->length = (size_t)received;
     connection->sent = 0;
@@ -174,13 +176,13 @@ static void read_chunk(int client)
         close(client);
 }
 
-/* Writes what there is room for. After the last byte, waits for the next. */
+/* Sends what there is room for. After the last byte, waits for more to read. */
 static void write_chunk(int client)
 {
     struct connection *connection = &connections[client];
     ssize_t sent = send(client, connection->chunk + connection->sent,
                         connection->length - connection->sent, 0);
-    if (handle_failure(client, sent))
+    if (!check_transfer(client, sent))
         return;
     connection->sent += (size_t)sent;
     if (connection->sent == connection->length &&
@@ -190,31 +192,32 @@ static void write_chunk(int client)
 
 int main(int argc, char *argv[])
 {
-    check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
+    signal(SIGPIPE, SIG_IGN); /* send() then fails with EPIPE instead */
     limit_descriptors();
     int listener = open_listener(parse_arguments(argc, argv));
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
-    epoll = check(epoll_create1(0), "epoll_create1");
+    epoll_fd = check(epoll_create1(0), "epoll_create1");
     check(watch(EPOLL_CTL_ADD, listener, EPOLLIN), "epoll_ctl");
     announce(listener);
     for (;;) {
         struct epoll_event events[MAX_EVENTS];
-        int count = epoll_wait(epoll, events, MAX_EVENTS, paused ? 1000 : -1);
+        int timeout_ms = accept_paused ? 1000 : -1;
+        int count = epoll_wait(epoll_fd, events, MAX_EVENTS, timeout_ms);
         if (count == -1 && errno == EINTR)
             continue;
         check(count, "epoll_wait");
-        bool newcomers = paused;
+        bool accept_ready = accept_paused;
         for (int i = 0; i < count; i++) {
             int fd = events[i].data.fd;
             print_event(fd, events[i].events);
             if (fd == listener)
-                newcomers = true;
+                accept_ready = true;
             else if (connections[fd].sent < connections[fd].length)
                 write_chunk(fd);
             else
                 read_chunk(fd);
         }
-        if (newcomers)
+        if (accept_ready)
             accept_connection(listener);
     }
 }

@@ -1,9 +1,9 @@
-/* 05_epoll_et: told once.
+/* 05_epoll_et: each change is reported once.
  *
- * New since 04_epoll_lt: EPOLLET. epoll speaks up when something changes, not
- * for as long as it is so: go on until EAGAIN. What to wait for is said once.
+ * New since 04_epoll_lt: EPOLLET. epoll reports that a socket has become ready,
+ * not that it still is: go on until EAGAIN. Interest is registered only once.
  *
- * Try: strace -e epoll_ctl,epoll_wait ./05_epoll_et
+ * Try: strace -e /epoll ./05_epoll_et
  */
 #define _GNU_SOURCE
 
@@ -24,27 +24,28 @@
 #define NAME "05_epoll_et"
 #define USAGE "usage: " NAME " [port [address]]\n"
 
+/* HEAD gets the body too, as in the tutorial. 06 obeys RFC 9110, 9.3.2. */
 static const char hello[] =
     "HTTP/1.0 200 OK\r\nDate: Mon, 1 Jan 1996 01:01:01 GMT\r\n"
     "Content-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, world!";
 
-/* ---- The same in all six stages, down to the next such line. ---- */
+/* ---- The same in all stages, down to the next such line. ---- */
 
 static const char too_large[] = "HTTP/1.0 431 Request Header Fields Too Large"
                                 "\r\nContent-Length: 0\r\n\r\n";
 
-enum { PIECE_SIZE = 1024, MAX_REQUEST = 8192 }; /* bytes */
+enum { CHUNK_SIZE = 1024, MAX_REQUEST = 8192 }; /* bytes */
 
-/* Returns a call's result. A failure ends the program, with the reason. */
+/* Returns a call's result. If the call failed, prints why and exits with 1. */
 static int check(int result, const char *call)
 {
-    if (result >= 0)
+    if (result != -1)
         return result;
     fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     exit(EXIT_FAILURE);
 }
 
-/* Says what is wrong with the command line, and ends the program. */
+/* Prints what is wrong with the command line, and the usage. Exits with 2. */
 static void fail_usage(const char *what, const char *word)
 {
     fprintf(stderr, NAME ": %s: '%s'\n" USAGE, what, word);
@@ -61,7 +62,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10);
+    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
         fail_usage("neither a port from 0 to 65535 nor an option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
@@ -69,15 +70,18 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
         fail_usage("not an IPv4 address", address_word);
     if (argc > 3)
-        fail_usage("one word too many", argv[3]);
+        fail_usage("unexpected argument", argv[3]);
     return address;
 }
 
 /* Returns a socket that listens on the address. */
 static int open_listener(struct sockaddr_in address)
 {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+            check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
-    int on = 1; /* or a restart would have to wait for TIME_WAIT to pass */
+    int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
           "setsockopt");
     check(bind(listener, (struct sockaddr *)&address, sizeof address), "bind");
@@ -85,7 +89,7 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Says on stdout where clients find the server. */
+/* Prints the server's URL. (printf() would only buffer it, and fail later.) */
 static void announce(int listener)
 {
     struct sockaddr_in address = {0};
@@ -97,7 +101,7 @@ static void announce(int listener)
           "write");
 }
 
-/* Shows a request, with nothing in it that a terminal would obey. */
+/* Prints a request. A byte that a terminal could obey appears as \xNN. */
 static void print_request(const char *request, size_t length)
 {
     puts("----------------------------------------");
@@ -111,8 +115,8 @@ static void print_request(const char *request, size_t length)
     fflush(stdout);
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0 if
- * that has not come, or not among the first MAX_REQUEST bytes. */
+/* Returns the length of the request, including the blank line that ends it, or
+ * 0 if the first MAX_REQUEST bytes hold no such line (yet). */
 static size_t find_end(const char *request, size_t length)
 {
     for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
@@ -123,41 +127,40 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Tells whether a body may follow the request, which has a NUL after it: all
- * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
+/* Returns whether a body may follow the request, which ends with a NUL. (A NUL
+ * inside the request would hide the header fields behind it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
             strncmp(request, "HEAD ", 5) != 0) ||
-           strlen(request) < length ||
+           memchr(request, '\0', length) != NULL ||
            strcasestr(request, "\nContent-Length") != NULL ||
            strcasestr(request, "\nTransfer-Encoding") != NULL;
 }
 
-/* ---- The connection, and what is done with it. ---- */
+/* ---- The connection, and what the server does with it. ---- */
 
 enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64, MAX_STEPS = 16 };
 
-/* READING until the request is whole, WRITING until the response is out; then,
- * if more may come, half-closed and CLOSING until the client closes. */
+/* READING until the request is complete, WRITING until the response is sent;
+ * then, if more may come, half-closed and CLOSING until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {
     enum state state;
-    bool ready;         /* no call has said EAGAIN since the last event */
-    bool more_may_come; /* after the request */
-    char *request;
-    size_t length; /* bytes of the request that have come */
-    const char *response;
-    size_t unsent; /* bytes of the response */
+    bool ready;           /* no EAGAIN since the last event */
+    bool more_may_come;   /* after the request */
+    char *request;        /* what has been received of it */
+    size_t length;        /* of that, in bytes */
+    const char *response; /* what is still to send of it */
 };
 
 static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
-static bool paused; /* accept() has failed: it is tried again after a wait */
-static int epoll;
-static bool newcomers; /* what `ready` is, for the listening socket */
+static bool accept_paused; /* accept() failed: try again later */
+static bool accept_ready;  /* accept4() has not failed with EAGAIN yet */
+static int epoll_fd;
 
-/* Lets no descriptor be too high for the table. */
+/* Sets RLIMIT_NOFILE, so that every descriptor has an entry in the table. */
 static void limit_descriptors(void)
 {
     struct rlimit limit;
@@ -167,14 +170,14 @@ static void limit_descriptors(void)
     check(setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
 }
 
-/* Tells epoll which events to report of a descriptor. */
+/* Sets the events that epoll reports for a descriptor. */
 static int watch(int operation, int fd, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.fd = fd};
-    return epoll_ctl(epoll, operation, fd, &event);
+    return epoll_ctl(epoll_fd, operation, fd, &event);
 }
 
-/* Closes the socket, and forgets the connection. */
+/* Closes the socket, and clears its entry: accept() may reuse the number. */
 static void close_connection(int client)
 {
     close(client);
@@ -182,30 +185,30 @@ static void close_connection(int client)
     connections[client] = (struct connection){.state = CLOSED};
 }
 
-/* Tells whether a call has moved no bytes: 0, for the client has closed, or -1.
- * That ends this connection, and no other, but for EAGAIN and EINTR. */
-static bool handle_failure(int client, ssize_t result)
+/* Returns whether recv() or send() transferred bytes. If not, the client closed
+ * or the call failed, and the connection ends, but for EAGAIN and EINTR. */
+static bool check_transfer(int client, ssize_t result)
 {
     if (result > 0)
-        return false;
+        return true;
     if (result == -1 && errno == EAGAIN)
         connections[client].ready = false;
     else if (result == 0 || errno != EINTR)
         close_connection(client);
-    return true;
+    return false;
 }
 
-/* Takes a client from the backlog. If there is no room, says so, once: clients
- * then wait there until somebody leaves, or a second has passed. */
+/* Accepts a client. If accept() fails, prints why, once; the clients then wait
+ * in the backlog until another one leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
-    static bool said;
+    static bool reported;
     int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    newcomers = client != -1 || errno == EINTR || errno == ECONNABORTED;
-    paused = !newcomers && errno != EAGAIN;
-    if (paused && !said)
+    accept_ready = client != -1 || errno == EINTR || errno == ECONNABORTED;
+    accept_paused = !accept_ready && errno != EAGAIN;
+    if (accept_paused && !reported)
         fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
-    said |= paused;
+    reported |= accept_paused;
     if (client == -1)
         return;
     connections[client].state = READING;
@@ -213,19 +216,19 @@ static void accept_connection(int listener)
         close_connection(client);
 }
 
-/* Reads a piece of the request. Once it is whole, chooses the response. */
+/* Receives a chunk. If that completes the request, chooses the response. */
 static void read_request(int client)
 {
     struct connection *connection = &connections[client];
     size_t length = connection->length;
-    char *request = realloc(connection->request, length + PIECE_SIZE + 1);
+    char *request = realloc(connection->request, length + CHUNK_SIZE + 1);
     if (request == NULL) {
         close_connection(client);
         return;
     }
     connection->request = request;
-    ssize_t received = recv(client, request + length, PIECE_SIZE, 0);
-    if (handle_failure(client, received))
+    ssize_t received = recv(client, request + length, CHUNK_SIZE, 0);
+    if (!check_transfer(client, received))
         return;
     length += (size_t)received;
     connection->length = length;
@@ -234,11 +237,10 @@ static void read_request(int client)
         return;
     request[end] = '\0';
     connection->more_may_come =
-        end < length || received == PIECE_SIZE || may_have_body(request, end);
+        end < length || received == CHUNK_SIZE || may_have_body(request, end);
     if (end > 0)
         print_request(request, end);
     connection->response = end > 0 ? hello : too_large;
-    connection->unsent = strlen(connection->response);
     connection->state = WRITING;
 }
 
@@ -246,12 +248,12 @@ static void read_request(int client)
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];
-    ssize_t sent = send(client, connection->response, connection->unsent, 0);
-    if (handle_failure(client, sent))
+    const char *response = connection->response;
+    ssize_t sent = send(client, response, strlen(response), 0);
+    if (!check_transfer(client, sent))
         return;
     connection->response += sent;
-    connection->unsent -= (size_t)sent;
-    if (connection->unsent > 0)
+    if (*connection->response != '\0')
         return;
     connection->state = CLOSING;
     if (connection->more_may_come)
@@ -260,16 +262,16 @@ static void write_response(int client)
         close_connection(client);
 }
 
-/* Throws away a piece of what comes after the request. To close with bytes
- * unread would reset the connection, and the response could be lost. */
+/* Discards a chunk of what follows the request. If bytes were left unread,
+ * close() would reset the connection, and the response could be lost. */
 static void discard_rest(int client)
 {
-    char piece[PIECE_SIZE];
-    handle_failure(client, recv(client, piece, PIECE_SIZE, 0));
+    char chunk[CHUNK_SIZE];
+    check_transfer(client, recv(client, chunk, CHUNK_SIZE, 0));
 }
 
-/* Goes on with a client until a call says EAGAIN. One that is always quicker
- * has MAX_STEPS; then epoll is asked to report it again, after the others. */
+/* Goes on with a client until EAGAIN. A client that always has more to read or
+ * room to write gets MAX_STEPS; MOD then queues it behind the others. */
 static void advance(int client)
 {
     struct connection *connection = &connections[client];
@@ -288,31 +290,31 @@ static void advance(int client)
 
 int main(int argc, char *argv[])
 {
-    check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
+    signal(SIGPIPE, SIG_IGN); /* send() then fails with EPIPE instead */
     limit_descriptors();
     int listener = open_listener(parse_arguments(argc, argv));
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
-    epoll = check(epoll_create1(0), "epoll_create1");
+    epoll_fd = check(epoll_create1(0), "epoll_create1");
     check(watch(EPOLL_CTL_ADD, listener, EPOLLIN | EPOLLET), "epoll_ctl");
     announce(listener);
 
     for (;;) {
         struct epoll_event events[MAX_EVENTS];
-        int limit_ms = newcomers ? 0 : paused ? 1000 : -1;
-        int count = epoll_wait(epoll, events, MAX_EVENTS, limit_ms);
+        int timeout_ms = accept_ready ? 0 : accept_paused ? 1000 : -1;
+        int count = epoll_wait(epoll_fd, events, MAX_EVENTS, timeout_ms);
         if (count == -1 && errno == EINTR)
             continue;
         check(count, "epoll_wait");
 
-        newcomers |= paused;
+        accept_ready |= accept_paused;
         for (int i = 0; i < count; i++) {
             int fd = events[i].data.fd;
             if (fd == listener)
-                newcomers = true;
-            else if (events[i].events != EPOLLOUT || connections[fd].request)
-                advance(fd); /* room alone is no news of one who said nothing */
+                accept_ready = true;
+            else if (events[i].events != EPOLLOUT || connections[fd].response)
+                advance(fd); /* EPOLLOUT alone brings no first request */
         }
-        for (int step = 0; newcomers && step < MAX_STEPS; step++)
+        for (int step = 0; accept_ready && step < MAX_STEPS; step++)
             accept_connection(listener);
     }
 }

@@ -1,10 +1,10 @@
-/* 06_tcp_options: many requests on a connection, and when TCP sends.
+/* 06_tcp_options: when TCP sends.
  *
- * New since 05_epoll_et: HTTP/1.1 keeps the connection open (not for ever), and
- * a client may send its next requests without waiting. A response is two send()
- * calls; what becomes of them on the wire is up to TCP_CORK and TCP_NODELAY.
+ * New since keep_alive: TCP_CORK and TCP_NODELAY. A response is two send()
+ * calls; the options decide what becomes of them on the wire. When a connection
+ * closes, the server prints how many segments TCP made of its responses.
  *
- * Try: curl -s -w ' %{time_total}\n' '127.0.0.1:8080/[1-3]'
+ * Try: ./06_tcp_options --cork     and the curl command of keep_alive
  */
 #define _GNU_SOURCE
 
@@ -12,7 +12,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/tcp.h>
+#include <linux/tcp.h> /* tcp(7) names netinet/tcp.h: its tcp_info is old */
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -37,24 +37,25 @@ static const char hello[] = "Hello, world!";
 #ifndef IDLE_SECONDS
 #define IDLE_SECONDS 30
 #endif
+_Static_assert(IDLE_SECONDS > 0, "clients need time to send a request");
 
-/* ---- The same in all six stages, down to the next such line. ---- */
+/* ---- The same in all stages, down to the next such line. ---- */
 
 static const char too_large[] = "HTTP/1.0 431 Request Header Fields Too Large"
                                 "\r\nContent-Length: 0\r\n\r\n";
 
-enum { PIECE_SIZE = 1024, MAX_REQUEST = 8192 }; /* bytes */
+enum { CHUNK_SIZE = 1024, MAX_REQUEST = 8192 }; /* bytes */
 
-/* Returns a call's result. A failure ends the program, with the reason. */
+/* Returns a call's result. If the call failed, prints why and exits with 1. */
 static int check(int result, const char *call)
 {
-    if (result >= 0)
+    if (result != -1)
         return result;
     fprintf(stderr, NAME ": %s: %s\n", call, strerror(errno));
     exit(EXIT_FAILURE);
 }
 
-/* Says what is wrong with the command line, and ends the program. */
+/* Prints what is wrong with the command line, and the usage. Exits with 2. */
 static void fail_usage(const char *what, const char *word)
 {
     fprintf(stderr, NAME ": %s: '%s'\n" USAGE, what, word);
@@ -71,7 +72,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10);
+    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
         fail_usage("neither a port from 0 to 65535 nor an option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
@@ -79,15 +80,18 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
         fail_usage("not an IPv4 address", address_word);
     if (argc > 3)
-        fail_usage("one word too many", argv[3]);
+        fail_usage("unexpected argument", argv[3]);
     return address;
 }
 
 /* Returns a socket that listens on the address. */
 static int open_listener(struct sockaddr_in address)
 {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+            check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
-    int on = 1; /* or a restart would have to wait for TIME_WAIT to pass */
+    int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
           "setsockopt");
     check(bind(listener, (struct sockaddr *)&address, sizeof address), "bind");
@@ -95,7 +99,7 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Says on stdout where clients find the server. */
+/* Prints the server's URL. (printf() would only buffer it, and fail later.) */
 static void announce(int listener)
 {
     struct sockaddr_in address = {0};
@@ -107,7 +111,7 @@ static void announce(int listener)
           "write");
 }
 
-/* Shows a request, with nothing in it that a terminal would obey. */
+/* Prints a request. A byte that a terminal could obey appears as \xNN. */
 static void print_request(const char *request, size_t length)
 {
     puts("----------------------------------------");
@@ -121,8 +125,8 @@ static void print_request(const char *request, size_t length)
     fflush(stdout);
 }
 
-/* Returns the length of the request, with the blank line that ends it, or 0 if
- * that has not come, or not among the first MAX_REQUEST bytes. */
+/* Returns the length of the request, including the blank line that ends it, or
+ * 0 if the first MAX_REQUEST bytes hold no such line (yet). */
 static size_t find_end(const char *request, size_t length)
 {
     for (size_t i = 1; i < length && i < MAX_REQUEST; i++)
@@ -133,47 +137,45 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Tells whether a body may follow the request, which has a NUL after it: all
- * but a GET or HEAD may have one, and a NUL inside would hide its fields. */
+/* Returns whether a body may follow the request, which ends with a NUL. (A NUL
+ * inside the request would hide the header fields behind it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
             strncmp(request, "HEAD ", 5) != 0) ||
-           strlen(request) < length ||
+           memchr(request, '\0', length) != NULL ||
            strcasestr(request, "\nContent-Length") != NULL ||
            strcasestr(request, "\nTransfer-Encoding") != NULL;
 }
 
-/* ---- The connection, and what is done with it. ---- */
+/* ---- The connection, and what the server does with it. ---- */
 
 enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64, MAX_STEPS = 16 };
 
-/* READING until the request is whole, WRITING until the response is out; then,
- * if more may come, half-closed and CLOSING until the client closes. */
+/* READING until the request is complete, WRITING until the response is sent;
+ * then, if more may come, half-closed and CLOSING until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {
     enum state state;
-    bool ready;         /* no call has said EAGAIN since the last event */
-    bool more_may_come; /* after the request */
-    char *request;
-    size_t length; /* bytes of the request that have come */
-    const char *response;
-    size_t unsent;    /* bytes of the response */
-    const char *body; /* to be sent after it, or NULL */
-    bool keep_alive, corked;
-    unsigned responses; /* that have been sent */
-    time_t since;       /* when it came into its state, or 0 */
+    bool ready;           /* no EAGAIN since the last event */
+    bool more_may_come;   /* after the request */
+    bool keep_alive;      /* after the response */
+    char *request;        /* what has been received of it, and of the next */
+    size_t length;        /* of that, in bytes */
+    const char *response; /* what is still to send of its head, or its body */
+    const char *body;     /* to send after the head, or NULL */
+    time_t deadline;      /* for this state, in seconds() */
+    unsigned responses;   /* that have been sent */
 };
 
 static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
-static bool paused; /* accept() has failed: it is tried again after a wait */
-static int epoll;
-static bool newcomers; /* what `ready` is, for the listening socket */
-
+static bool accept_paused; /* accept() failed: try again later */
+static bool accept_ready;  /* accept4() has not failed with EAGAIN yet */
+static int epoll_fd;
 static const char *mode = "plain"; /* or "cork", or "nodelay" */
 
-/* Lets no descriptor be too high for the table. */
+/* Sets RLIMIT_NOFILE, so that every descriptor has an entry in the table. */
 static void limit_descriptors(void)
 {
     struct rlimit limit;
@@ -183,27 +185,29 @@ static void limit_descriptors(void)
     check(setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
 }
 
-/* Tells epoll which events to report of a descriptor. */
+/* Sets the events that epoll reports for a descriptor. */
 static int watch(int operation, int fd, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.fd = fd};
-    return epoll_ctl(epoll, operation, fd, &event);
+    return epoll_ctl(epoll_fd, operation, fd, &event);
 }
 
-/* Says what TCP made of the responses: TCP_INFO, tcp(7). */
+/* Prints how many segments TCP has made of the responses: TCP_INFO, tcp(7).
+ * After the half-close only a full window holds bytes back; the FIN is one. */
 static void report_segments(int client)
 {
     struct tcp_info info = {0};
     socklen_t size = sizeof info;
-    shutdown(client, SHUT_WR); /* nothing is held back now */
+    shutdown(client, SHUT_WR);
     if (getsockopt(client, IPPROTO_TCP, TCP_INFO, &info, &size) == -1)
         return;
-    printf("closed after %u responses in %u data segments (%s)\n",
-           connections[client].responses, info.tcpi_data_segs_out, mode);
+    printf("closed after %u responses in %u data segments%s (%s)\n",
+           connections[client].responses, info.tcpi_data_segs_out,
+           info.tcpi_notsent_bytes > 1 ? " so far" : "", mode);
     fflush(stdout);
 }
 
-/* Closes the socket, and forgets the connection. */
+/* Closes the socket, and clears its entry: accept() may reuse the number. */
 static void close_connection(int client)
 {
     report_segments(client);
@@ -212,45 +216,45 @@ static void close_connection(int client)
     connections[client] = (struct connection){.state = CLOSED};
 }
 
-/* Returns the time, in seconds. */
+/* Returns the time, in seconds, of a clock that nobody sets. */
 static time_t seconds(void)
 {
-    struct timespec clock;
-    check(clock_gettime(CLOCK_MONOTONIC, &clock), "clock_gettime");
-    return clock.tv_sec;
+    struct timespec now;
+    check(clock_gettime(CLOCK_MONOTONIC, &now), "clock_gettime");
+    return now.tv_sec;
 }
 
-/* Enters a state. The time of a connection, IDLE_SECONDS, begins anew. */
+/* Enters a state, and gives the client IDLE_SECONDS to leave it. */
 static void enter_state(int client, enum state state)
 {
     connections[client].state = state;
-    connections[client].since = seconds();
+    connections[client].deadline = seconds() + IDLE_SECONDS;
 }
 
-/* Tells whether a call has moved no bytes: 0, for the client has closed, or -1.
- * That ends this connection, and no other, but for EAGAIN and EINTR. */
-static bool handle_failure(int client, ssize_t result)
+/* Returns whether recv() or send() transferred bytes. If not, the client closed
+ * or the call failed, and the connection ends, but for EAGAIN and EINTR. */
+static bool check_transfer(int client, ssize_t result)
 {
     if (result > 0)
-        return false;
+        return true;
     if (result == -1 && errno == EAGAIN)
         connections[client].ready = false;
     else if (result == 0 || errno != EINTR)
         close_connection(client);
-    return true;
+    return false;
 }
 
-/* Takes a client from the backlog. If there is no room, says so, once: clients
- * then wait there until somebody leaves, or a second has passed. */
+/* Accepts a client. If accept() fails, prints why, once; the clients then wait
+ * in the backlog until another one leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
-    static bool said;
+    static bool reported;
     int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-    newcomers = client != -1 || errno == EINTR || errno == ECONNABORTED;
-    paused = !newcomers && errno != EAGAIN;
-    if (paused && !said)
+    accept_ready = client != -1 || errno == EINTR || errno == ECONNABORTED;
+    accept_paused = !accept_ready && errno != EAGAIN;
+    if (accept_paused && !reported)
         fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
-    said |= paused;
+    reported |= accept_paused;
     if (client == -1)
         return;
     enter_state(client, READING);
@@ -261,31 +265,39 @@ static void accept_connection(int listener)
 /* Puts the cork in, so that TCP sends full segments only, or takes it out. */
 static void set_cork(int client, int on)
 {
-    if (strcmp(mode, "cork") != 0 || connections[client].corked == on)
-        return;
-    connections[client].corked = on;
-    if (setsockopt(client, IPPROTO_TCP, TCP_CORK, &on, sizeof on) == -1)
+    if (strcmp(mode, "cork") == 0 &&
+        setsockopt(client, IPPROTO_TCP, TCP_CORK, &on, sizeof on) == -1)
         close_connection(client);
 }
 
-/* Tells whether the client keeps the connection open: RFC 9112, section 9.3. */
+/* Returns whether the client keeps the connection: RFC 9112, 9.3 and 5.2. */
 static bool is_persistent(const char *request)
 {
-    size_t line = strcspn(request, "\r\n");
-    if (line < 9 || strncmp(request + line - 9, " HTTP/1.1", 9) != 0)
+    const char *at = request + strcspn(request, "\r\n");
+    if (at < request + 9 || strncmp(at - 9, " HTTP/1.1", 9) != 0)
         return false;
-    const char *field = request;
-    while ((field = strcasestr(field, "\nConnection:")) != NULL) {
-        field++;
-        const char *word = strcasestr(field, "close");
-        if (word != NULL && word < strchr(field, '\n'))
+    for (bool in_connection = false; *at != '\0'; at++) {
+        if (at[0] == '\n' && at[1] != ' ' && at[1] != '\t')
+            in_connection = strncasecmp(at + 1, "Connection", 10) == 0;
+        if (in_connection && strncasecmp(at, "close", 5) == 0)
             return false;
     }
     return true;
 }
 
-/* Chooses the response to the first request in hand, once that is whole. What
- * came after it is then the first. */
+/* Removes bytes from the front of the buffer, and the empty lines behind them:
+ * RFC 9112, section 2.2. */
+static void drop_bytes(struct connection *connection, size_t count)
+{
+    char *request = connection->request;
+    request[connection->length] = '\0';
+    count += strspn(request + count, "\r\n");
+    connection->length -= count;
+    memmove(request, request + count, connection->length);
+}
+
+/* Chooses the response to the first request in the buffer, if it is complete.
+ * The next request then moves to the front. */
 static void answer_request(int client)
 {
     struct connection *connection = &connections[client];
@@ -293,85 +305,80 @@ static void answer_request(int client)
     size_t end = find_end(request, connection->length);
     if (end == 0 && connection->length < MAX_REQUEST)
         return;
-    char after_end = request[end];
+    char next = request[end];
     request[end] = '\0';
     bool last = end == 0 || may_have_body(request, end);
     connection->more_may_come |= last;
     connection->keep_alive = !last && is_persistent(request);
     if (end > 0)
         print_request(request, end);
-    connection->response = end > 0 ? last_head : too_large;
-    if (connection->keep_alive)
-        connection->response = head;
-    connection->body =
-        end == 0 || strncmp(request, "HEAD ", 5) == 0 ? NULL : hello;
-    connection->unsent = strlen(connection->response);
-    request[end] = after_end;
-    connection->length -= end;
-    memmove(request, request + end, connection->length);
+    connection->response = connection->keep_alive ? head : last_head;
+    if (end == 0)
+        connection->response = too_large;
+    else if (strncmp(request, "HEAD ", 5) != 0)
+        connection->body = hello;
+    request[end] = next;
+    drop_bytes(connection, end);
     enter_state(client, WRITING);
-    set_cork(client, 1);
 }
 
-/* Reads a piece of the request, or of several. */
+/* Receives a chunk of the request, or of several. */
 static void read_request(int client)
 {
     struct connection *connection = &connections[client];
     size_t length = connection->length;
-    char *request = realloc(connection->request, length + PIECE_SIZE + 1);
+    char *request = realloc(connection->request, length + CHUNK_SIZE + 1);
     if (request == NULL) {
         close_connection(client);
         return;
     }
     connection->request = request;
-    ssize_t received = recv(client, request + length, PIECE_SIZE, 0);
-    if (handle_failure(client, received))
+    ssize_t received = recv(client, request + length, CHUNK_SIZE, 0);
+    if (!check_transfer(client, received))
         return;
     connection->length += (size_t)received;
-    connection->more_may_come = received == PIECE_SIZE;
+    connection->more_may_come = received == CHUNK_SIZE;
+    drop_bytes(connection, 0);
     answer_request(client);
+    set_cork(client, 1);
 }
 
 /* Sends what there is room for. After the last byte, closes or half-closes. */
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];
-    ssize_t sent = send(client, connection->response, connection->unsent, 0);
-    if (handle_failure(client, sent))
+    const char *response = connection->response;
+    ssize_t sent = send(client, response, strlen(response), 0);
+    if (!check_transfer(client, sent))
         return;
     connection->response += sent;
-    connection->unsent -= (size_t)sent;
-    if (connection->unsent > 0)
+    if (*connection->response != '\0')
         return;
+    connection->responses += connection->body == NULL; /* else a head */
     if (connection->body != NULL) {
         connection->response = connection->body;
-        connection->unsent = strlen(connection->body);
         connection->body = NULL;
-        return;
-    }
-    connection->responses++;
-    if (connection->keep_alive) {
+    } else if (connection->keep_alive) {
         enter_state(client, READING);
         answer_request(client);
-        return;
-    }
-    enter_state(client, CLOSING);
-    if (connection->more_may_come || connection->length > 0)
+    } else if (connection->more_may_come || connection->length > 0) {
+        enter_state(client, CLOSING);
         shutdown(client, SHUT_WR);
-    else
+    } else {
         close_connection(client);
+    }
 }
 
-/* Throws away a piece of what comes after the request. To close with bytes
- * unread would reset the connection, and the response could be lost. */
+/* Discards a chunk of what follows the request. If bytes were left unread,
+ * close() would reset the connection, and the response could be lost. */
 static void discard_rest(int client)
 {
-    char piece[PIECE_SIZE];
-    handle_failure(client, recv(client, piece, PIECE_SIZE, 0));
+    char chunk[CHUNK_SIZE];
+    check_transfer(client, recv(client, chunk, CHUNK_SIZE, 0));
 }
 
-/* Goes on with a client until a call says EAGAIN. One that is always quicker
- * has MAX_STEPS; then epoll is asked to report it again, after the others. */
+/* Goes on with a client until EAGAIN. A client that always has more to read or
+ * room to write gets MAX_STEPS; MOD then queues it behind the others. */
 static void advance(int client)
 {
     struct connection *connection = &connections[client];
@@ -383,15 +390,19 @@ static void advance(int client)
             write_response(client);
         else if (connection->state == CLOSING)
             discard_rest(client);
+    if (connection->length == 0) { /* an idle connection needs no buffer */
+        free(connection->request);
+        connection->request = NULL;
+    }
     if (connection->state == READING && !connection->ready)
-        set_cork(client, 0); /* all that came has been answered */
+        set_cork(client, 0); /* every complete request has been answered */
     if (connection->ready &&
         watch(EPOLL_CTL_MOD, client, EPOLLIN | EPOLLOUT | EPOLLET) == -1)
         close_connection(client);
 }
 
-/* Closes who is out of time. Looks once a second at most. (A request may have
- * come and not be read: if the program was stopped, or its console blocked.) */
+/* Closes the connections whose time is up. Looks once a second at most. (First
+ * reads what came while the program was stopped, or its console blocked.) */
 static void close_overdue(time_t now)
 {
     static time_t last_look;
@@ -399,63 +410,55 @@ static void close_overdue(time_t now)
         return;
     last_look = now;
     for (int client = 0; client < MAX_DESCRIPTORS; client++) {
-        time_t since = connections[client].since;
-        if (since == 0 || now - since <= IDLE_SECONDS)
+        struct connection *connection = &connections[client];
+        if (connection->state == CLOSED || connection->deadline >= now)
             continue;
         advance(client);
-        if (connections[client].since == since)
+        if (connection->state != CLOSED && connection->deadline < now)
             close_connection(client);
     }
 }
 
-/* Takes --cork and --nodelay out of the command line. Returns what is left. */
-static int parse_mode(int argc, char *argv[])
-{
-    int left = 1;
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--cork") != 0 && strcmp(argv[i], "--nodelay") != 0)
-            argv[left++] = argv[i];
-        else if (strcmp(mode, "plain") != 0)
-            fail_usage("one such option too many", argv[i]);
-        else
-            mode = argv[i] + 2;
-    return left;
-}
-
 int main(int argc, char *argv[])
 {
-    argc = parse_mode(argc, argv);
-    check(signal(SIGPIPE, SIG_IGN) == SIG_ERR ? -1 : 0, "signal"); /* EPIPE */
+    if (argc > 1 &&
+        (strcmp(argv[1], "--cork") == 0 || strcmp(argv[1], "--nodelay") == 0)) {
+        mode = argv[1] + 2;
+        argc--;
+        argv++;
+    }
+    signal(SIGPIPE, SIG_IGN); /* send() then fails with EPIPE instead */
     limit_descriptors();
     int listener = open_listener(parse_arguments(argc, argv));
-    int on = 1; /* for connections too: they inherit it */
+    int on = 1; /* for the connections too: they inherit it */
     if (strcmp(mode, "nodelay") == 0)
         check(setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on),
               "setsockopt");
     check(fcntl(listener, F_SETFL, O_NONBLOCK), "fcntl");
-    epoll = check(epoll_create1(0), "epoll_create1");
+    epoll_fd = check(epoll_create1(0), "epoll_create1");
     check(watch(EPOLL_CTL_ADD, listener, EPOLLIN | EPOLLET), "epoll_ctl");
     announce(listener);
 
     for (;;) {
         struct epoll_event events[MAX_EVENTS];
-        int limit_ms = newcomers ? 0 : paused ? 1000 : IDLE_SECONDS * 1000;
-        int count = epoll_wait(epoll, events, MAX_EVENTS, limit_ms);
+        int idle_ms = IDLE_SECONDS * 1000;
+        int timeout_ms = accept_ready ? 0 : accept_paused ? 1000 : idle_ms;
+        int count = epoll_wait(epoll_fd, events, MAX_EVENTS, timeout_ms);
         if (count == -1 && errno == EINTR)
             continue;
         check(count, "epoll_wait");
-        time_t now = seconds(); /* before a console that may take its time */
+        time_t now = seconds(); /* before the events: printing may block */
 
-        newcomers |= paused;
+        accept_ready |= accept_paused;
         for (int i = 0; i < count; i++) {
             int fd = events[i].data.fd;
             if (fd == listener)
-                newcomers = true;
-            else if (events[i].events != EPOLLOUT || connections[fd].request)
-                advance(fd); /* room alone is no news of one who said nothing */
+                accept_ready = true;
+            else if (events[i].events != EPOLLOUT || connections[fd].response)
+                advance(fd); /* EPOLLOUT alone brings no first request */
         }
         close_overdue(now);
-        for (int step = 0; newcomers && step < MAX_STEPS; step++)
+        for (int step = 0; accept_ready && step < MAX_STEPS; step++)
             accept_connection(listener);
     }
 }

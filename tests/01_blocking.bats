@@ -7,7 +7,7 @@ load common
   start 01_blocking
   answers
   ends_with 0
-  same "$(cat "$err")" ''
+  same "$(<"$err")" ''
 }
 
 @test "01_blocking: does not serve a second client" {
@@ -26,7 +26,7 @@ load common
 # Fails unless the program has ended because its client was gone.
 blames_client() {
   ends_with 1
-  same "$(cat "$err")" \
+  same "$(<"$err")" \
     '01_blocking: the client left before it was answered'
 }
 
@@ -55,7 +55,7 @@ blames_client() {
   RUN='strace -D -o /dev/null -e trace=accept,accept4
     -e inject=accept,accept4:error=ENFILE' start 01_blocking || true
   ends_with 1
-  same "$(cat "$err")" \
+  same "$(<"$err")" \
     '01_blocking: accept: Too many open files in system'
 }
 

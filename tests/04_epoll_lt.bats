@@ -3,7 +3,7 @@
 
 load common
 
-# bats test_tags=whole
+# bats test_tags=whole,economy
 @test "04_epoll_lt: a GET costs six calls, the waits and the console apart" {
   trace_gets 04_epoll_lt
   same "$(calls_of_gets)" 'accept4 10

@@ -3,7 +3,7 @@
 
 load common
 
-# bats test_tags=whole
+# bats test_tags=whole,economy
 @test "05_epoll_et: a GET costs five calls, the waits and the console apart" {
   trace_gets 05_epoll_et
   # And one in which accept4() says EAGAIN, for all clients that came together.
@@ -15,7 +15,7 @@ sendto 10'
   same "$(grep -c '^accept4.*EAGAIN' "$log")" 10
 }
 
-# bats test_tags=whole
+# bats test_tags=whole,economy
 @test "05_epoll_et: interest is registered once, and never modified" {
   trace_gets 05_epoll_et
   same "$(grep -c EPOLL_CTL_MOD "$log")" 0
@@ -30,9 +30,10 @@ sendto 10'
   same "$(grep -cE '^epoll_p?wait\(.*EPOLLIN\|EPOLLOUT' "$log")" 1
 }
 
+# bats test_tags=economy
 @test "05_epoll_et: a client that has sent nothing is not read from" {
   local log=$BATS_TEST_TMPDIR/strace
-  RUN="strace -D -o $log -e trace=recvfrom,$WAITS" start 05_epoll_et
+  RUN="strace -D -o ${log@Q} -e trace=recvfrom,$WAITS" start 05_epoll_et
   connect
   # Its first event says only that there is room to write.
   wait_until grep -q 'events=EPOLLOUT,' "$log"

@@ -54,7 +54,7 @@ has_unread() {
 @test "a browser shows the page of each stage" {
   local stage
   for stage in 01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
-    06_tcp_options; do
+    keep_alive 06_tcp_options; do
     start "$stage"
     browse --dump-dom
     wait_until shows_page

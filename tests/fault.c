@@ -1,20 +1,24 @@
 /* Preloaded into a server: makes calls of libc fail that strace cannot make
- * fail. clock_gettime() and realloc() are not system calls, and close() has to
- * close the descriptor even where it fails, as Linux does.
+ * fail. clock_gettime() and realloc() are not system calls; close() has to
+ * close the descriptor even where it fails, as Linux does; and of epoll_ctl()
+ * and fcntl(), only the calls on a connection count.
  *
  * $FAULT_CALL names the call, $FAULT_ERRNO the error; $FAULT_FIRST and
  * $FAULT_SECOND say which of the calls fail. Each adds a line to the file
- * $FAULT_LOG, as strace would.
+ * $FAULT_LOG, as strace would. With $FAULT_CLOCK the clock begins at 0.
  */
 #define _GNU_SOURCE
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -57,6 +61,13 @@ static bool fails(const char *name)
     return true;
 }
 
+static bool is_connection(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    return getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
+}
+
 /* Finds the function that this library hides. */
 static void find_hidden(void *function, const char *name)
 {
@@ -72,11 +83,35 @@ int close(int fd)
     return fails("close") ? -1 : (int)result;
 }
 
+int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
+{
+    if (is_connection(fd) && fails("epoll_ctl"))
+        return -1;
+    return (int)syscall(SYS_epoll_ctl, epoll, operation, fd, event);
+}
+
+int fcntl(int fd, int command, ...)
+{
+    va_list arguments;
+    va_start(arguments, command);
+    long argument = va_arg(arguments, long);
+    va_end(arguments);
+    if (is_connection(fd) && fails("fcntl"))
+        return -1;
+    return (int)syscall(SYS_fcntl, fd, command, argument);
+}
+
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
+    static time_t start;
     if (fails("clock_gettime"))
         return -1;
-    return (int)syscall(SYS_clock_gettime, clock, now);
+    int result = (int)syscall(SYS_clock_gettime, clock, now);
+    if (start == 0)
+        start = now->tv_sec;
+    if (getenv("FAULT_CLOCK") != NULL)
+        now->tv_sec -= start;
+    return result;
 }
 
 void *realloc(void *old, size_t size)

@@ -7,8 +7,6 @@ load common
 @test "$STAGE: serves clients one after another, and keeps nothing of them" {
   start "$STAGE"
   local before i
-  answers
-  wait_until has_sockets established 0
   before=$(descriptors)
   for ((i = 0; i < 20; i++)); do
     answers
@@ -19,20 +17,15 @@ load common
 @test "$STAGE: a signal ends it also while its console takes nothing" {
   local console=$BATS_TEST_TMPDIR/console reader
   mkfifo "$console"
+  # shellcheck disable=SC2034 # for start_on
   exec {reader}<>"$console"
-  # shellcheck disable=SC2034 # for ends_with
-  err=$BATS_TEST_TMPDIR/err
-  "$(program "$STAGE")" 0 >"$console" 2>"$err" </dev/null 3>&- &
-  pid=$!
-  echo "$pid" >>"$BATS_TEST_TMPDIR/pids"
-  IFS= read -r -t "$DEADLINE" -u "$reader" out
-  port=${out%/} port=${port##*:}
+  start_on "$console"
   # A request of 8 KB is 32 KB on the console, and a pipe takes 64 KB.
-  local i long
-  long=$(head -c 8000 /dev/zero | tr '\0' '\1')
-  for i in 1 2 3; do
+  local long
+  long=$(printf '\1%.0s' {1..8000})
+  for _ in 1 2 3; do
     connect
-    printf 'GET /%s HTTP/1.0\n\n' "$long" >&"$client"
+    send 'GET /%s HTTP/1.0\n\n' "$long"
   done
   wait_until sleeps_in pipe_write
   end_by TERM
@@ -47,7 +40,7 @@ sleeps_in() { # function
 client_in_mid_request() {
   connect
   printf 'GET / HT' >&"$client"
-  wait_until has_read_all
+  wait_read
 }
 
 @test "$STAGE: a client that leaves in mid-request leaves nothing behind" {
@@ -57,8 +50,6 @@ client_in_mid_request() {
   client_in_mid_request
   disconnect "$client"
   # The tutorial's server keeps the socket in CLOSE_WAIT, and a core busy.
-  wait_until has_sockets close-wait 0
-  wait_until has_sockets established 0
   wait_until has_descriptors "$before"
   rests
   answers
@@ -68,15 +59,16 @@ client_in_mid_request() {
   start "$STAGE"
   client_in_mid_request
   disconnect "$client"
-  wait_until has_sockets close-wait 0
   ask_for 'GET /whole HTTP/1.0\n\n' >/dev/null
   same "$(grep GET "$out")" 'GET /whole HTTP/1.0'
 }
 
 @test "$STAGE: a client that half-closes in mid-request is closed" {
   start "$STAGE"
+  local before
+  before=$(descriptors)
   gives true ask_for 'GET / HTTP/1.0\r\n'
-  wait_until has_sockets close-wait 0
+  wait_until has_descriptors "$before"
   answers
 }
 
@@ -87,15 +79,10 @@ client_in_mid_request() {
   # Closing while the response is unread makes the kernel send a reset.
   connect
   printf 'POST / HTTP/1.0\nContent-Length: 9\n\n' >&"$client"
-  wait_until client_has_response
+  wait_response
   disconnect "$client"
   wait_until has_descriptors "$before"
   answers
-}
-
-client_has_response() {
-  ss -Htn state established state close-wait "dport = :$port" |
-    awk '$2 > 0 { found = 1 } END { exit !found }'
 }
 
 @test "$STAGE: a client that is gone when it is answered ends nobody else" {
@@ -115,10 +102,9 @@ $dashes
 GET /2 HTTP/1.0"
 }
 
+# bats test_tags=waits
 @test "$STAGE: a failure of accept is said once, and those who wait are served" {
   survives_accept "$STAGE"
-  # It is tried again a second later, not all the time.
-  rests
 }
 
 @test "$STAGE: a client is not forgotten when accept finds one before it gone" {

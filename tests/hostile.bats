@@ -8,9 +8,7 @@ load common
 NAME=$STAGE
 [ "$STAGE" = upper ] && NAME=upper_server
 
-setup_file() {
-  gcc -o "$BATS_FILE_TMPDIR/reset" "$BATS_TEST_DIRNAME/reset.c"
-}
+RESET=$(tool reset)
 
 # Starts the server, and notes what it has open.
 begin() {
@@ -38,25 +36,19 @@ end() {
 # Fails unless the server is as it was, rests, and answers.
 is_unharmed() {
   wait_until has_descriptors "$before"
-  has_sockets established 0
-  has_sockets close-wait 0
   is_served
   rests
-  same "$(cat "$err")" ''
+  same "$(<"$err")" ''
 }
 
 # Fails unless a fresh client is served.
 is_served() {
-  if [ "$NAME" = upper_server ]; then
-    same "$(printf hello | ask)" HELLO
-  else
-    answers
-  fi
+  answers
 }
 
 # Sends its input, reads so many bytes, and resets the connection; often.
 resets() { # bytes [times [half]]
-  timeout "$DEADLINE" "$BATS_FILE_TMPDIR/reset" "$port" "$1" "${2-20}" ${3+"$3"}
+  timeout "$DEADLINE" "$RESET" "$port" "$1" "${2-20}" ${3+"$3"}
 }
 
 only() { # program...
@@ -144,7 +136,7 @@ shrugs_off_meanwhile() {
   begin
   printf 'POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n' \
     >"$BATS_TEST_TMPDIR/request"
-  timeout 20 "$BATS_FILE_TMPDIR/reset" "$port" 5 2000 \
+  timeout 20 "$RESET" "$port" 5 2000 \
     <"$BATS_TEST_TMPDIR/request" 3>&- &
   local resetting=$!
   echo "$resetting" >>"$BATS_TEST_TMPDIR/pids"
@@ -237,14 +229,6 @@ has_begun() {
   (($(wc -l <"$out") > 1))
 }
 
-# True when the server has had nothing to do for a while.
-is_quiet() {
-  local ticks
-  ticks=$(ticks)
-  sleep 0.3
-  [ "$(ticks)" -eq "$ticks" ]
-}
-
 # bats test_tags=whole
 @test "$NAME: those that never stop sending do not keep another one waiting" {
   serves_many
@@ -280,31 +264,32 @@ bears_those_who_never_stop() {
   DEADLINE=30 is_unharmed
 }
 
-@test "$NAME: those that trickle do not keep a quick client waiting" {
-  serves_many
-  begin
-  local clients=() i
-  for ((i = 0; i < 50; i++)); do
-    connect
-    clients+=("$client")
-  done
+trickle() {
   for _ in {1..300}; do
     for client in "${clients[@]}"; do
       printf 'x' >&"$client"
     done
-    sleep 0.01
-  done 2>/dev/null 3>&- &
-  echo $! >>"$BATS_TEST_TMPDIR/pids"
-  local began=${EPOCHREALTIME/./}
+    nap 0.01
+  done
+}
+
+@test "$NAME: those that trickle do not keep a quick client waiting" {
+  serves_many
+  begin
+  local clients
+  connect_many 50
+  in_background trickle 2>/dev/null
+  local began
+  began=$(microseconds)
   for _ in {1..10}; do
     is_served
   done
-  echo "ten took $((${EPOCHREALTIME/./} - began)) microseconds"
-  ((${EPOCHREALTIME/./} - began < 20000000))
+  echo "ten took $(($(microseconds) - began)) microseconds"
+  (($(microseconds) - began < 20000000))
 }
 
 @test "$NAME: 10,000 silent clients do not keep another one waiting" {
-  only 04_epoll_lt 05_epoll_et 06_tcp_options upper_server
+  only 04_epoll_lt 05_epoll_et keep_alive 06_tcp_options upper_server
   local hard number=10000 end=$BATS_TEST_TMPDIR/end i
   hard=$(ulimit -Hn)
   if [ "$hard" != unlimited ] && ((hard < number + 100)); then
@@ -315,8 +300,6 @@ bears_those_who_never_stop() {
   mkfifo "$end"
   (
     ulimit -n $((number + 100))
-    set +T # bats watches each command, which takes its time
-    trap - DEBUG
     for ((i = 0; i < number; i++)); do
       connect
     done
@@ -334,12 +317,12 @@ bears_those_who_never_stop() {
   serves_many
   RUN='prlimit --nofile=32 --' begin
   local inside=() waiting=()
-  until grep -q 'Too many open files' "$err"; do
+  until says 'Too many open files'; do
     connect
     inside+=("$client")
     wait_until is_settled
   done
-  rests
+  tries=4 rests # each second
   # Nobody who waits makes the server try again and again.
   for _ in {1..5}; do
     (
@@ -351,7 +334,7 @@ bears_those_who_never_stop() {
     waiting+=($!)
   done
   wait_until has_waiting 5
-  rests
+  tries=4 rests
   for client in "${inside[@]:0:3}"; do
     disconnect "$client"
   done
@@ -367,7 +350,7 @@ bears_those_who_never_stop() {
   wait_until has_descriptors "$before"
   is_served
   same "$(wc -l <"$err")" 1
-  [[ $(cat "$err") == "$NAME: accept"*": Too many open files" ]]
+  [[ $(<"$err") == "$NAME: accept"*": Too many open files" ]]
 }
 
 # Starts the server, and connects more clients than it can take, in $inside
@@ -382,7 +365,6 @@ begin_crowded() {
     RUN='prlimit --nofile=64 --' begin
   fi
   inside=() waiting=()
-  set +T # bats watches each command, which takes its time
   while ((${#inside[@]} < number)); do
     connect
     inside+=("$client")
@@ -399,16 +381,15 @@ is_unharmed_by_crowd() {
     disconnect "$client"
   done
   wait_until has_descriptors "$before"
-  wait_until has_sockets close-wait 0
   is_served
   rests
-  same "$(cat "$err")" "$NAME: accept: Too many open files"
+  same "$(<"$err")" "$NAME: accept: Too many open files"
 }
 
 @test "$NAME: the last of 1,100 clients is served when others leave" {
   only 03_select
   begin_crowded
-  rests
+  tries=4 rests
   local last=${waiting[15]}
   printf 'GET / HTTP/1.0\n\n' >&"$last"
   # Those inside are served, the highest descriptor too.
@@ -432,7 +413,7 @@ is_unharmed_by_crowd() {
   # Who closes with the response unread resets the connection.
   for client in "${inside[@]:10:5}"; do
     printf '%s' "$post" >&"$client"
-    wait_until has_response
+    wait_response
     disconnect "$client"
   done
   inside=("${inside[@]:0:10}" "${inside[@]:15}")
@@ -440,14 +421,8 @@ is_unharmed_by_crowd() {
   wait_until has_descriptors "$full"
   client=${inside[20]}
   printf '%s' "$post" >&"$client"
-  wait_until has_response
+  wait_response
   is_unharmed_by_crowd
-}
-
-# True when a response has come that its client has not read.
-has_response() {
-  ss -Htn state established state close-wait "dport = :$port" |
-    awk '$2 > 0 { found = 1 } END { exit !found }'
 }
 
 # Fails unless the server answers what printf makes of the request, once, does
@@ -461,7 +436,7 @@ answers_once() { # format
   same "$(grep -ac '^HTTP/1' "$BATS_TEST_TMPDIR/response")" 1
   # A reset would come after the first of these, and fail the second.
   printf 'GET /behind HTTP/1.1\r\n\r\n' >&"$client"
-  wait_until has_read_all
+  wait_read
   printf 'x' >&"$client"
   disconnect "$client"
   same "$(grep -c '/behind' "$out")" 0
@@ -501,14 +476,15 @@ answers_once() { # format
   printf 'HEAD / HTTP/1.1\r\n\r\n' >>"$BATS_TEST_TMPDIR/requests"
   mode=--cork begin
   connect
-  local began=${EPOCHREALTIME/./}
+  local began
+  began=$(microseconds)
   for i in {1..10}; do
     cat "$BATS_TEST_TMPDIR/requests" >&"$client" # in one piece
     timeout "$DEADLINE" head -c $((8 * ${#head} + 7 * 13)) <&"$client"
   done
   # A cork lasts 200 ms, and then is no more.
-  echo "ten took $((${EPOCHREALTIME/./} - began)) microseconds"
-  ((${EPOCHREALTIME/./} - began < 1000000))
+  echo "ten took $(($(microseconds) - began)) microseconds"
+  (($(microseconds) - began < 1000000))
 }
 
 # True when the backlog is empty, or the server has said that it has to wait.

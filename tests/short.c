@@ -16,6 +16,7 @@ __attribute__((constructor)) static void look_at_name(void)
 {
     const char *name = program_invocation_short_name;
     is_server = strncmp(name, "upper_", 6) == 0 ||
+                strcmp(name, "keep_alive") == 0 ||
                 (name[0] == '0' && name[1] >= '1' && name[1] <= '6');
 }
 

@@ -61,9 +61,7 @@ talk() {
 }
 
 @test "upper_server: what send() does not take at once is not lost" {
-  gcc -shared -fPIC -o "$BATS_TEST_TMPDIR/few.so" "$BATS_TEST_DIRNAME/few.c"
-  RUN="env LD_PRELOAD=$BATS_TEST_TMPDIR/few.so
-    ASAN_OPTIONS=verify_asan_link_order=0" start upper_server
+  RUN=$(preload few) start upper_server
   connect
   printf 'hello, world' >&"$client"
   gives 'printf HELLO,\ WORLD' receive_bytes 12
@@ -72,14 +70,15 @@ talk() {
 # bats test_tags=whole
 @test "upper_server: shows each event, for one connection by turns" {
   start upper_server
+  local word before
+  before=$(descriptors)
   connect
-  local word
   for word in one two; do
     printf '%s' "$word" >&"$client"
-    same "$(timeout "$DEADLINE" head -c 3 <&"$client")" "${word^^}"
+    same "$(receive_bytes 3)" "${word^^}"
   done
   disconnect "$client"
-  wait_until has_sockets established 0
+  wait_until has_descriptors "$before"
   local listener fd
   listener=$(sed -n '2s/:.*//p' "$out")
   fd=$(sed -n '3s/:.*//p' "$out")
@@ -94,17 +93,13 @@ $fd: EPOLLIN"
 
 @test "upper_server: talks with many clients at once" {
   start upper_server
-  local clients=() i
-  for ((i = 0; i < 50; i++)); do
-    connect
-    clients+=("$client")
-  done
+  local clients
+  connect_many 50
   for client in "${clients[@]}"; do
     printf 'hello %d' "$client" >&"$client"
   done
   for client in "${clients[@]}"; do
-    same "$(timeout "$DEADLINE" head -c "$((6 + ${#client}))" <&"$client")" \
-      "HELLO $client"
+    gives 'printf "HELLO %d" "$client"' receive_bytes $((6 + ${#client}))
   done
 }
 
@@ -112,16 +107,18 @@ $fd: EPOLLIN"
 @test "upper_server: a client that does not read is not read from" {
   start upper_server
   connect
-  timeout 20 cat /dev/zero >&"$client" 3>&- 2>/dev/null &
-  echo $! >>"$BATS_TEST_TMPDIR/pids"
+  in_background timeout 20 cat /dev/zero 1>&"$client" 2>/dev/null
   wait_until is_not_read
-  same "$(printf hello | ask)" HELLO
-  rests
+  local before
+  before=$(descriptors)
+  answers
+  wait_until has_descriptors "$before"
+  tries=20 rests # the kernel may find room for a little more
 }
 
 @test "upper_server: has no idle limit, and uses no CPU time" {
   log=$BATS_TEST_TMPDIR/strace
-  RUN="strace -D -o $log -e trace=$WAITS" start upper_server
+  RUN="strace -D -o ${log@Q} -e trace=$WAITS" start upper_server
   connect
   printf 'a' >&"$client"
   gives 'printf A' receive_bytes 1
@@ -136,13 +133,16 @@ $fd: EPOLLIN"
   before=$(descriptors)
   connect
   printf 'a' >&"$client"
-  wait_until grep -q EPOLLOUT "$out"
+  wait_response
   # The reply is unread, so this closes with a reset.
   disconnect "$client"
+  wait_until has_descriptors "$before"
   connect
+  wait_read
   disconnect "$client"
   wait_until has_descriptors "$before"
-  same "$(printf hello | ask)" HELLO
+  answers
+  wait_until has_descriptors "$before"
   rests
 }
 
@@ -152,18 +152,17 @@ $fd: EPOLLIN"
 
 @test "upper_server: out of descriptors, it serves those inside, then others" {
   start_crowded upper_server
-  rests
+  tries=4 rests # each second
   for client in "${crowd[@]}"; do
     printf 'hello' >&"$client"
-    same "$(timeout "$DEADLINE" head -c 5 <&"$client")" HELLO
+    gives 'printf HELLO' receive_bytes 5
     disconnect "$client"
   done
-  same "$(cat "$err")" 'upper_server: accept: Too many open files'
+  same "$(<"$err")" 'upper_server: accept: Too many open files'
 }
 
 @test "upper_server: a failure of accept is said once, and all are served" {
   survives_accept upper_server
-  rests
   accepts_behind upper_server
 }
 
@@ -172,8 +171,8 @@ $fd: EPOLLIN"
 }
 
 @test "upper_server: a client whose socket cannot be waited for is closed" {
-  closes_only upper_server epoll_ctl 2 ''
-  closes_only upper_server epoll_ctl 3 'hello'
+  closes_only upper_server epoll_ctl 1 ''
+  closes_only upper_server epoll_ctl 2 'hello'
 }
 
 @test "upper_server: Ctrl-C and kill end it, but nothing else between them" {
@@ -184,11 +183,11 @@ $fd: EPOLLIN"
     printf 'a' >&"$client"
     gives 'printf A' receive_bytes 1
     kill -STOP "$pid"
-    wait_until grep -q '^State:.T' "/proc/$pid/status"
+    wait_until alive "$pid" T
     kill -CONT "$pid"
     answers
     end_by "$signal"
-    same "$(cat "$err")" ''
+    same "$(<"$err")" ''
   done
 }
 
@@ -222,10 +221,10 @@ please input: '
   # One who does not answer hears no more than the first chunk. (All at once,
   # a line that is longer than the buffers would block both sides.)
   nc_server
-  talk <"$line" >/dev/null 2>&1 3>&- &
+  "$(program upper_client)" "$port" <"$line" >/dev/null 2>&1 3>&- &
   echo $! >>"$BATS_TEST_TMPDIR/pids"
   wait_until [ -s "$heard" ]
-  sleep 0.5
+  rests $! # until somebody answers
   same "$(wc -c <"$heard")" 1024
 }
 
@@ -253,22 +252,24 @@ please input: '
 # Starts nc as a server that, when it has heard something, sends each word by
 # itself. Sets $port, and $heard to a file of what it hears.
 nc_server() { # word...
-  local said
-  said=$(mktemp "$BATS_TEST_TMPDIR/nc.XXXXXX")
+  local said=$BATS_TEST_TMPDIR/nc.$((++starts)) word
   heard=$said.heard
   mkfifo "$said.in"
-  nc -l -v 127.0.0.1 0 <>"$said.in" >"$heard" 2>"$said" 3>&- &
-  echo $! >>"$BATS_TEST_TMPDIR/pids"
-  {
-    wait_until [ -s "$heard" ]
-    for word in "$@"; do
-      printf '%s' "$word" >"$said.in"
-      sleep 0.2
-    done
-  } 3>&- >/dev/null &
-  echo $! >>"$BATS_TEST_TMPDIR/pids"
-  wait_until grep -q '^Listening on' "$said"
-  port=$(sed -n 's/^Listening on .* //p' "$said")
+  in_background nc -l -v 127.0.0.1 0 <>"$said.in" >"$heard" 2>"$said"
+  in_background send_words "$said.in" "$@" >/dev/null
+  wait_until nc_listens "$said"
+}
+
+nc_listens() { # file, and sets $port
+  [[ $(<"$1") =~ 'Listening on '[^$'\n']*' '([0-9]+) ]] && port=${BASH_REMATCH[1]}
+}
+
+send_words() { # file word...
+  wait_until [ -s "$heard" ]
+  for word in "${@:2}"; do
+    printf '%s' "$word" >"$1"
+    nap 0.1
+  done
 }
 
 @test "upper_client: says so when the server goes away, at the prompt" {
@@ -291,11 +292,26 @@ nc_server() { # word...
 
 @test "upper_client: says so when the server goes away before it answers" {
   local answer=$BATS_TEST_TMPDIR/answer
-  nc -l -v -W 1 127.0.0.1 0 </dev/null >/dev/null 2>"$answer" 3>&- &
-  echo $! >>"$BATS_TEST_TMPDIR/pids"
-  wait_until grep -q '^Listening on' "$answer"
-  port=$(sed -n 's/^Listening on .* //p' "$answer")
+  in_background nc -l -v -W 1 127.0.0.1 0 </dev/null >/dev/null 2>"$answer"
+  wait_until nc_listens "$answer"
   run talk < <(printf 'hello\n')
   same "$status" 1
   [[ $output == *'upper_client: the server went away' ]]
+}
+
+@test "upper_client: what is closed at its start becomes no connection" {
+  log=$BATS_TEST_TMPDIR/strace
+  RUN="strace -D -o ${log@Q} -e trace=recvfrom" start upper_server
+  local before
+  before=$(descriptors)
+  # Without a keyboard it leaves, and does not read its connection as one.
+  same "$(timeout "$DEADLINE" "$(program upper_client)" "$port" <&-)" \
+    'please input: '
+  # Without a terminal it sends what was typed, and no prompts.
+  printf 'hello\nq\n' |
+    timeout "$DEADLINE" "$(program upper_client)" "$port" >&- 2>&-
+  wait_until has_descriptors "$before"
+  end_trace
+  same "$(sed -n 's/^recvfrom([0-9]*, "\([^"]*\)".*/\1/p' "$log" | tr -d '\n')" \
+    hello
 }

@@ -1,0 +1,358 @@
+#!/usr/bin/env bats
+# What the programs do that keep connections open: keep_alive and
+# 06_tcp_options. The program is named by $STAGE.
+
+load common
+
+# Fails unless the server keeps the connection after each of these requests.
+keeps() { # request-format...
+  local request
+  for request in "$@"; do
+    gives 'hellos 2' ask_for "$request"'GET / HTTP/1.1\r\n\r\n'
+  done
+}
+
+# Fails unless it says that it ends the connection, and does.
+closes() { # request-format...
+  local request
+  for request in "$@"; do
+    gives 'hello' ask_for "$request"'GET / HTTP/1.1\r\n\r\n'
+  done
+}
+
+setup() {
+  start "$STAGE"
+}
+
+# bats test_tags=whole
+@test "$STAGE: curl makes several requests on one connection" {
+  run curl -sS --max-time "$DEADLINE" -w ' %{num_connects}\n' \
+    "$url" "$url" "$url"
+  same "$output" 'Hello, world! 1
+Hello, world! 0
+Hello, world! 0'
+}
+
+@test "$STAGE: pipelined requests are answered in order" {
+  gives 'hellos 100' ask_at_once 100
+  same "$(grep -o '^GET /...' "$out" | sort -c && grep -c '^GET' "$out")" 100
+}
+
+@test "$STAGE: a request that is only part there waits for the rest" {
+  local all
+  all=$(requests 3)
+  connect
+  printf '%s' "${all:0:150}" >&"$client"
+  gives 'hellos 1' receive_bytes 114
+  printf '%s\r\n\r\n' "${all:150}" >&"$client"
+  gives 'hellos 2' receive_bytes 228
+}
+
+@test "$STAGE: the second response takes 40 ms, without options" {
+  # Nagle waits for an ACK of the head, and the client's kernel delays it.
+  local later
+  later=$(later_times)
+  echo "microseconds, of the later responses: $later"
+  ((10#$(sed -n 5p <<<"$later") >= 35000))
+}
+
+@test "$STAGE: empty lines before a request are passed over" {
+  gives 'hellos 3' ask_for '\r\n%s\r\n\r\n\r\n\n%s\n\n\r\n%s\r\n\r\n\r\n' \
+    'GET / HTTP/1.1' 'GET / HTTP/1.1' 'GET / HTTP/1.1'
+  # Cut anywhere, and any number of them, they are no request.
+  connect
+  local i
+  for i in '\r' '\n\r' '\n\n' '\r\n\r\n'; do
+    # shellcheck disable=SC2059 # an escape
+    printf "$i" >&"$client"
+    wait_read
+  done
+  printf '\r\n%.0s' {1..10000} >&"$client"
+  printf 'GET / HTTP/1.1\r\nConnection: close\r\n\r\n' >&"$client"
+  gives hello receive
+}
+
+@test "$STAGE: HEAD gets the head alone" {
+  gives "hellos 1 | head -c -13; hello | head -c -13" \
+    ask_for 'HEAD / HTTP/1.1\r\n\r\nHEAD / HTTP/1.0\r\n\r\n'
+}
+
+@test "$STAGE: the next request has no say in this one's answer" {
+  local field
+  for field in 'Connection: close' 'Content-Length: 5' \
+    'Transfer-Encoding: a'; do
+    gives 'hellos 1' ask_for "GET / HTTP/1.1\r\n\r\n$field"
+    # It is one itself, without a version or a method.
+    gives 'hellos 1; hello' \
+      ask_for "GET / HTTP/1.1\r\n\r\n$field\r\n\r\n"
+  done
+}
+
+@test "$STAGE: HTTP/1.1 without more keeps the connection" {
+  keeps 'GET / HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\n\n' \
+    'GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n'
+}
+
+@test "$STAGE: only a field called Connection can ask for its end" {
+  keeps 'GET /close HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\nA: close\r\n\r\n' \
+    'GET / HTTP/1.1\r\nX-Connection: close\r\n\r\n' \
+    'GET / HTTP/1.1\r\nConnection: a\r\nA: close\r\n\r\n' \
+    'GET / HTTP/1.1\r\nA: close\r\nConnection: a\r\n\r\n' \
+    'GET / HTTP/1.1\r\nConnection: a\r\nA: b\r\n close\r\n\r\n' \
+    'GET /Content-Length HTTP/1.1\r\nA: Transfer-Encoding\r\n\r\n'
+}
+
+# bats test_tags=whole
+@test "$STAGE: Connection: close, in any case, is answered and closed" {
+  local line
+  for line in 'Connection: close' 'connection:CLOSE' \
+    'CONNECTION: upgrade, Close' 'Connection: a\r\nConnection: close' \
+    'Connection : close' 'Connection:\r\n close' 'Connection: a,\n\tclose' \
+    'Connection: a\r\nA: b\r\nConnection: b\r\nconnection: close'; do
+    closes "GET / HTTP/1.1\r\n$line\r\n\r\n"
+  done
+}
+
+# bats test_tags=whole
+@test "$STAGE: HTTP/1.0, and no version, are answered and closed" {
+  closes 'GET / HTTP/1.0\r\n\r\n' 'GET /\r\n\r\n' \
+    'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n' \
+    'GET /HTTP/1.1 HTTP/1.0\r\nA: HTTP/1.1\r\n\r\n'
+}
+
+@test "$STAGE: behind a body or an unknown method nothing is a request" {
+  local start
+  for start in 'POST / HTTP/1.1' 'OPTIONS / HTTP/1.1' 'get / HTTP/1.1' \
+    'GETX / HTTP/1.1' 'HEADX / HTTP/1.1' 'HELLO / HTTP/1.1' \
+    'GET / HTTP/1.1\r\nContent-Length: 5' \
+    'GET / HTTP/1.1\r\ncontent-length:05' \
+    'GET / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 5' \
+    'GET / HTTP/1.1\r\nContent-Length : 5' \
+    'GET / HTTP/1.1\r\nTransfer-Encoding: chunked'; do
+    closes "$start\r\n\r\n"
+  done
+}
+
+@test "$STAGE: a request with a NUL in it is the last, with its body" {
+  closes 'GET / HTTP/1.1\r\nA: \0\r\nContent-Length: 18\r\n\r\n' \
+    'GET /\0 HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\n\0\r\n\r\n'
+}
+
+@test "$STAGE: a request too long in a pipeline ends it with 431" {
+  {
+    requests 2
+    head -c 9000 /dev/zero | tr '\0' a
+  } >"$BATS_TEST_TMPDIR/requests"
+  gives 'hellos 2; too_large' ask <"$BATS_TEST_TMPDIR/requests"
+}
+
+# bats test_tags=whole
+@test "$STAGE: a client that does not read is not read from" {
+  local before
+  start "$STAGE"
+  answers # so that the pages of what answers are in memory
+  before=$(resident)
+  pipeline_without_reading
+  # What it sends stays in the kernel, where its buffers are limited.
+  DEADLINE=30 wait_until is_not_read
+  answers
+  tries=20 rests # the kernel may find room for a little more
+  echo "resident: $before KB, then $(resident) KB"
+  (($(resident) - before < 1000))
+}
+
+# Connects, and sends more requests than all buffers hold, in the background.
+pipeline_without_reading() {
+  connect
+  in_background timeout 20 yes $'GET / HTTP/1.1\r\n\r' 1>&"$client" 2>/dev/null
+}
+
+# bats test_tags=whole
+@test "$STAGE: a client that reads late gets every response" {
+  # More than all buffers hold, on both sides.
+  local number=150000
+  connect
+  in_background ask_often "$number" >&"$client"
+  DEADLINE=60 wait_until is_not_read
+  DEADLINE=60 gives "hellos $number" receive_bytes $((114 * number))
+}
+
+ask_often() { # number
+  yes $'GET / HTTP/1.1\r\n\r' | head -n $((2 * $1))
+}
+
+# --- Its time: here, connections have a second --------------------------------
+
+setup_file() {
+  local BATS_TEST_TMPDIR=$BATS_FILE_TMPDIR
+  HASTY=$(build "$STAGE" CPPFLAGS=-DIDLE_SECONDS=1)
+  export HASTY
+}
+
+# Starts it anew, and connects.
+start_hasty() {
+  start_program "$HASTY" 0
+  without_clients=$(descriptors)
+  began=$(microseconds)
+  connect
+  wait_until has_descriptors $((without_clients + 1))
+}
+
+# Fails unless the server ends all connections when their second has passed, and
+# before another two have: three more, or so many, are for a busy machine.
+ends_them_in_time() { # [seconds]
+  wait_until has_descriptors "$without_clients"
+  began=$(($(microseconds) - began))
+  echo "closed after $began microseconds"
+  ((began >= 1000000 && began < (3 + ${1-3}) * 1000000))
+}
+
+# bats test_tags=waits
+@test "$STAGE: a client that stays silent is closed after IDLE_SECONDS" {
+  start_hasty
+  gives true receive
+  ends_them_in_time
+  answers
+}
+
+# bats test_tags=waits
+@test "$STAGE: a byte now and then does not help a client over its time" {
+  start_hasty
+  in_background trickle 2>/dev/null
+  ends_them_in_time
+}
+
+trickle() {
+  for _ in {1..80}; do
+    printf 'x' >&"$client" || break
+    nap 0.1
+  done
+}
+
+# bats test_tags=waits
+@test "$STAGE: a client that does not close has IDLE_SECONDS for it" {
+  start_hasty
+  printf 'POST / HTTP/1.0\n\n' >&"$client"
+  gives 'hello' receive
+  ends_them_in_time
+}
+
+# bats test_tags=whole,waits_too
+@test "$STAGE: one that takes no response has IDLE_SECONDS for it" {
+  start_hasty
+  disconnect "$client"
+  wait_until has_descriptors "$without_clients"
+  pipeline_without_reading
+  wait_until has_descriptors $((without_clients + 1))
+  DEADLINE=20 ends_them_in_time 12 # the buffers have to fill first
+}
+
+# bats test_tags=waits_too
+@test "$STAGE: the time of a connection begins anew at each response" {
+  start_hasty
+  for _ in 1 2 3; do
+    requests 1 >&"$client"
+    gives 'hellos 1' receive_bytes 114
+    nap 0.6
+  done
+  began=$((began + 1200000)) # it was not closed between them
+  gives true receive
+  ends_them_in_time
+}
+
+# bats test_tags=waits
+@test "$STAGE: silent clients that fill its table are closed in time" {
+  RUN='prlimit --nofile=16 --' start_program "$HASTY" 0
+  local clients
+  connect_many 20
+  wait_until says 'Too many open files'
+  answers
+}
+
+# bats test_tags=whole,waits_too
+@test "$STAGE: requests that came while it was stopped are answered" {
+  local clients
+  start_program "$HASTY" 0
+  kill -STOP "$pid"
+  # More than it hears of in one turn.
+  connect_many 80
+  for client in "${clients[@]}"; do
+    printf 'GET / HTTP/1.1\r\n\r\n' >&"$client"
+  done
+  kill -CONT "$pid"
+  wait_until has_shown 80
+  kill -STOP "$pid"
+  for client in "${clients[@]}"; do
+    printf 'GET / HTTP/1.1\r\n\r\n' >&"$client"
+  done
+  nap 2.2 # longer than their time
+  kill -CONT "$pid"
+  gives 'hellos 160' receive_from_each 228
+}
+
+has_shown() { # number-of-requests
+  [ "$(grep -c '^GET' "$out")" -eq "$1" ]
+}
+
+# bats test_tags=whole,waits_too
+@test "$STAGE: it wakes no more than once in IDLE_SECONDS for nothing" {
+  log=$BATS_TEST_TMPDIR/strace
+  RUN="strace -D -o ${log@Q} -e trace=$WAITS" start_program "$HASTY" 0
+  nap 2.2
+  end_trace
+  (($(grep -c '^epoll' "$log") <= 3))
+}
+
+# bats test_tags=waits_too
+@test "$STAGE: a client of the clock's first second is closed in time too" {
+  # The clock begins at 0 in a new virtual machine, and in a time namespace.
+  RUN=$(preload fault FAULT_CLOCK=0) start_hasty
+  gives true receive
+  ends_them_in_time
+}
+
+@test "$STAGE: no time at all for a client does not compile" {
+  run build "$STAGE" CPPFLAGS=-DIDLE_SECONDS=0
+  [ "$status" -ne 0 ]
+  [[ $output == *IDLE_SECONDS* ]]
+}
+
+# bats test_tags=whole
+@test "$STAGE: a connection that is idle again has no buffer" {
+  local clients before
+  gives 'hellos 1' ask_for 'GET / HTTP/1.1\r\n\r\n'
+  connect_many 400
+  wait_read # the last one
+  before=$(resident)
+  for client in "${clients[@]}"; do
+    printf 'GET / HTTP/1.1\r\n\r\n' >&"$client"
+  done
+  gives 'hellos 400' receive_from_each 114
+  # A buffer would be 1 KB of memory each.
+  echo "resident: $before KB, then $(resident) KB"
+  (($(resident) - before < 200))
+}
+
+# bats test_tags=whole
+@test "$STAGE: many Connection fields cost no more time than other fields" {
+  local fields other spent
+  fields=$(printf 'Connection:a\r\n%.0s' {1..550})
+  other=$(printf 'Cannectian:a\r\n%.0s' {1..550})
+  spend "$other" # the first ones cost more
+  spend "$other"
+  other=$spent
+  spend "$fields"
+  echo "nanoseconds: $spent, and of other fields $other"
+  ((spent < 3 * other))
+}
+
+# Sets $spent to the CPU time that 50 requests with these fields cost.
+spend() { # fields
+  local before i
+  before=$(cpu_time)
+  for ((i = 0; i < 50; i++)); do
+    printf 'GET / HTTP/1.1\r\n%s\r\n\r\n' "$1"
+  done >"$BATS_TEST_TMPDIR/requests"
+  gives 'hellos 50' ask <"$BATS_TEST_TMPDIR/requests"
+  spent=$(($(cpu_time) - before))
+}
