@@ -148,7 +148,7 @@ play_to_the_end() {
 # a walk, by NOTES.md: with its prompts, and what is typed.
 want() { # stage terminal
   local heading line section where kind words printed='' pattern
-  heading=$(sed -n "/^### Walkthrough of ${1%%_*}\$/=" "$NOTES")
+  heading=$(sed -nE "/^### Walkthrough of ($1|${1%%_*})\$/=" "$NOTES")
   wanted=
   while IFS=$'\t' read -r line section where kind words; do
     [ "$section-$where" = "$heading-$2" ] || continue
@@ -221,6 +221,10 @@ walks() { # stage
 
 @test "the walk of 05, by Enter alone, shows what NOTES.md shows" {
   walks 05_epoll_et
+}
+
+@test "the walk of keep_alive, by Enter alone, shows what NOTES.md shows" {
+  walks keep_alive
 }
 
 @test "the walk of 06, by Enter alone, shows what NOTES.md shows" {

@@ -105,6 +105,17 @@ passes() { # beginning-of-heading
   same "$status" 1
 }
 
+@test "epoll_wait may be epoll_pwait, as on 64-bit ARM" {
+  local calls=$BATS_TEST_TMPDIR/calls.md
+  cat >"$calls" <<'END'
+```
+$ echo 'epoll_pwait(4, [], 64, 1000, NULL, 8) = 0'
+epoll_wait(4, [], 64, 1000)             = 0
+```
+END
+  "$TOOLS/play" "$calls" all
+}
+
 @test "every reference to a line finds its words there" {
   run "$TOOLS/references" check "$NOTES"
   echo "$output"
@@ -128,25 +139,34 @@ passes() { # beginning-of-heading
 }
 
 @test "every hunk of a diff is explained in its chapter" {
-  local before=01_blocking stage from to begin end
-  for stage in 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
-    06_tcp_options; do
-    from=$(sed -n "/^### The change from ${before%%_*} to /=" "$NOTES")
+  local before=01_blocking/server.c after from to begin end
+  for after in {02_blocking_loop,03_select,04_epoll_lt,05_epoll_et}/server.c \
+    06_tcp_options/{keep_alive,server}.c; do
+    from=$(sed -n "/^### The change from $(short "$before") to /=" "$NOTES")
     to=$(sed -n "$((from + 1)),\$ { /^###/ { =; q } }" "$NOTES")
     while IFS=, read -r begin end; do
-      "$TOOLS/references" list "$NOTES" | awk -F '\t' -v stage="$stage" \
+      "$TOOLS/references" list "$NOTES" | awk -F '\t' -v after="$after" \
         -v from="$from" -v to="$to" -v begin="$begin" \
         -v end=$((begin + ${end:-1})) '
-        $1 > from && $1 < to && $2 == stage "/server.c" &&
-          $3 >= begin && $3 < end { found = 1 }
+        $1 > from && $1 < to && $2 == after && $3 >= begin && $3 < end {
+          found = 1
+        }
         END { exit !found }' || {
-        echo "nothing on $stage, $begin,$end"
+        echo "nothing on $after, $begin,$end"
         return 1
       }
-    done < <(diff -u "$PROJECT/$before/server.c" "$PROJECT/$stage/server.c" |
+    done < <(diff -u "$PROJECT/$before" "$PROJECT/$after" |
       sed -n 's/^@@ .*+\([0-9,]*\) @@.*/\1/p')
-    before=$stage
+    before=$after
   done
+}
+
+# Prints what the text calls a program: its number, or keep_alive.
+short() { # source
+  case $1 in
+  */server.c) echo "${1%%_*}" ;;
+  *) basename "$1" .c ;;
+  esac
 }
 
 @test "every link within the project leads somewhere" {

@@ -2,9 +2,11 @@
 # and by the lab.
 
 # How wide a column is does not matter, nor a space at the end of a line: ss
-# adapts the one, and an editor eats the other.
+# adapts the one, and an editor eats the other. On 64-bit ARM, epoll_wait is
+# epoll_pwait, with two more arguments.
 squeeze() {
-  sed -E 's/ +/ /g; s/ +$//; $s/ *\.$/./'
+  sed -E 's/\bepoll_pwait\(/epoll_wait(/; s/, NULL, 8(\) += )/\1/
+    s/ +/ /g; s/ +$//; $s/ *\.$/./'
 }
 
 # Sets $pattern to the regular expression of what NOTES.md shows.

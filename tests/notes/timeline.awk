@@ -97,6 +97,7 @@ $1 == "client" {
   what[clients] = $6 " " $7
   next
 }
+{ sub(/epoll_pwait\(/, "epoll_wait(") } # what 64-bit ARM calls it
 / listen\(/ { began = $1 }
 / epoll_ctl\(/ {
   split($0, word, ", ")
