@@ -42,8 +42,8 @@ MAKEFLAGS += --no-print-directory
 LONG := sanitized short faults hostile fuzz bench notes exercises \
 	browser lab
 
-.PHONY: all help help-all test shake test-all test-long lint bench timeline soak clean \
-	progress lab dawdlers watch $(NAMES:%=walk-%) \
+.PHONY: all help help-all test shake test-all test-long lint bench timeline \
+	soak clean progress lab dawdlers watch $(NAMES:%=walk-%) \
 	$(STAGES) keep_alive $(NAMES:%=test-%) test-upper test-project \
 	$(LONG:%=test-%) $(LATER:%=diff-%) $(NAMES:%=trace-%) $(PARTS:%=bench-%)
 

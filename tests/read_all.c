@@ -28,11 +28,11 @@ static bool is_unread(int netlink, struct sockaddr_in here,
     struct {
         struct nlmsghdr head;
         struct inet_diag_req_v2 body;
-    } request = {.head = {.nlmsg_len = sizeof request,
-                          .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-                          .nlmsg_flags = NLM_F_REQUEST},
-                 .body = {.sdiag_family = AF_INET,
-                          .sdiag_protocol = IPPROTO_TCP}};
+    } request = {
+        .head = {.nlmsg_len = sizeof request,
+                 .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+                 .nlmsg_flags = NLM_F_REQUEST},
+        .body = {.sdiag_family = AF_INET, .sdiag_protocol = IPPROTO_TCP}};
     struct inet_diag_sockid *id = &request.body.id;
     id->idiag_sport = there.sin_port;
     id->idiag_dport = here.sin_port;
@@ -41,7 +41,7 @@ static bool is_unread(int netlink, struct sockaddr_in here,
     memset(id->idiag_cookie, 0xff, sizeof id->idiag_cookie);
     union {
         struct nlmsghdr head;
-        char bytes[8192];
+        char bytes[8192]; // cppcheck-suppress unusedStructMember
     } reply;
     if (send(netlink, &request, sizeof request, 0) == -1 ||
         recv(netlink, &reply, sizeof reply, 0) == -1) {
