@@ -124,7 +124,7 @@ at_the_end() {
   grep -q 'the end:' <<<"$now"
 }
 
-# Plays a walk to its end, by Enter alone. Adds all that the strip says to $said.
+# Plays a walk to its end, by Enter alone. Adds what the strip says to $said.
 play_to_the_end() {
   local before now
   awaits '^\[1/'
@@ -220,31 +220,31 @@ walks() { # stage
   nothing_is_left
 }
 
-@test "the walk of 01, by Enter alone, says and shows what NOTES.md does" {
+@test "the walk of 01, by Enter alone, shows all of the text" {
   walks 01_blocking
 }
 
-@test "the walk of 02, by Enter alone, says and shows what NOTES.md does" {
+@test "the walk of 02, by Enter alone, shows all of the text" {
   walks 02_blocking_loop
 }
 
-@test "the walk of 03, by Enter alone, says and shows what NOTES.md does" {
+@test "the walk of 03, by Enter alone, shows all of the text" {
   walks 03_select
 }
 
-@test "the walk of 04, by Enter alone, says and shows what NOTES.md does" {
+@test "the walk of 04, by Enter alone, shows all of the text" {
   walks 04_epoll_lt
 }
 
-@test "the walk of 05, by Enter alone, says and shows what NOTES.md does" {
+@test "the walk of 05, by Enter alone, shows all of the text" {
   walks 05_epoll_et
 }
 
-@test "the walk of keep_alive, by Enter alone, says and shows what NOTES.md does" {
+@test "the walk of keep_alive, by Enter alone, shows all of the text" {
   walks keep_alive
 }
 
-@test "the walk of 06, by Enter alone, says and shows what NOTES.md does" {
+@test "the walk of 06, by Enter alone, shows all of the text" {
   walks 06_tcp_options
 }
 
@@ -258,17 +258,10 @@ walks() { # stage
   wait_until shows_wanted 2
 }
 
-@test "a walk works inside tmux" {
-  TMUX_TOO=1 open 80 24 'make walk-01_blocking'
-  play_to_the_end
-  press q
-  awaits 'outside\$$'
-  nothing_is_left
-}
-
-@test "a walk works where no network of one's own is to be had" {
+@test "a walk works inside tmux, and without a network of its own" {
+  local said=
   printf '#!/bin/sh\nexit 1\n' >"$BATS_TEST_TMPDIR/bin/unshare"
-  open 80 24 'make walk-01_blocking'
+  TMUX_TOO=1 open 80 24 'make walk-01_blocking'
   chmod +x "$BATS_TEST_TMPDIR/bin/unshare"
   play_to_the_end
   press q
@@ -350,27 +343,20 @@ begin() {
   (($(left | wc -l) > 8))
 }
 
-@test "nothing is left after q" {
-  begin
-  press q
-  awaits 'outside\$$'
-  nothing_is_left
-}
-
-@test "nothing is left after Ctrl-C" {
-  begin
-  press C-c
-  awaits 'outside\$$'
-  nothing_is_left
-}
-
-@test "nothing is left after Ctrl-C while a terminal is waited for" {
-  begin
-  press s s s Enter Enter # no answer comes
-  awaits ' …$'
-  press C-c
-  awaits 'outside\$$'
-  nothing_is_left
+@test "nothing is left after q, or Ctrl-C, whatever is waited for" {
+  local keys
+  for keys in q C-c 's s s Enter Enter'; do # no answer comes to the last
+    begin
+    # shellcheck disable=SC2086 # keys
+    press $keys
+    [ "${#keys}" -le 3 ] || {
+      awaits ' …$'
+      press C-c
+    }
+    awaits 'outside\$$'
+    nothing_is_left
+    outer kill-server
+  done
 }
 
 @test "nothing is left after the terminal was closed" {
