@@ -135,8 +135,9 @@ short() { # source
   # A heading's anchor: small letters, no punctuation, - for a space.
   grep '^#' NOTES.md | sed -E 's/^#+ //; s/[^A-Za-z0-9 _-]//g; s/ /-/g' |
     tr '[:upper:]' '[:lower:]' >"$BATS_TEST_TMPDIR/anchors"
-  for target in $(tr '\n' ' ' <NOTES.md | grep -oE '\]\([^) ]+\)' |
-    sed 's/^](//; s/)$//; s/#L[0-9]*$//' | sort -u); do
+  for target in $(cat NOTES.md README.md | tr '\n' ' ' |
+    grep -oE '\]\([^) ]+\)' | sed 's/^](//; s/)$//; s/#L[0-9]*$//' |
+    sort -u); do
     case $target in
     http*) ;;
     '#'*) grep -qxF -- "${target#\#}" "$BATS_TEST_TMPDIR/anchors" ;;
