@@ -209,11 +209,11 @@ short() { # source
   cp -r "$PROJECT/Makefile" "$PROJECT"/0*_* "$BATS_TEST_TMPDIR"
   cd "$BATS_TEST_TMPDIR"
   # All of it but the installing, and with a port of its own.
-  [[ ${commands[0]} == *'apt-get install -y '*' && make 04_epoll_lt && '* ]]
+  [[ ${commands[0]} == *'apt-get install -y '*' && make 01_blocking && '* ]]
   line="${commands[0]#* && * && } 0"
   out=$BATS_TEST_TMPDIR/out err=$BATS_TEST_TMPDIR/err
   : >"$out"
-  bash -c "${line/.\/04/exec ./04}" >>"$out" 2>"$err" 3>&- &
+  bash -c "${line/.\/01/exec ./01}" >>"$out" 2>"$err" 3>&- &
   pid=$!
   echo "$pid" >>"$BATS_TEST_TMPDIR/pids"
   wait_until grep -q '^listening on ' "$out"
@@ -221,7 +221,7 @@ short() { # source
   grep -qF "It says \`$(sed -n "s/$port/8080/; /^listening/p" "$out")\`" \
     "$PROJECT/README.md"
   run bash -c "${commands[1]/8080/$port} 2>/dev/null"
-  same "${output//$'\r'/}" "$(hello 04_epoll_lt | tr -d '\r')"
+  same "${output//$'\r'/}" "$(hello 01_blocking | tr -d '\r')"
   kill -INT "$pid" || true
 }
 

@@ -17,5 +17,5 @@ set_pattern() { # text
   pattern=${pattern%\\.}
   pattern=${pattern//@@LINES@@$'\n'/(.*$'\n')?}
   pattern=${pattern//@@NEWLINE@@/$'\n'}
-  pattern=${pattern/%$'\n'/$'\n?'} # what is last may have no newline
+  pattern=${pattern/%$'\n'/$'[ \n]?'} # what is last may have no newline
 }
