@@ -60,9 +60,9 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
+    unsigned long port = strtoul(port_word, &end, 10); /* accepts " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
-        fail_usage("neither a port from 0 to 65535 nor an option", port_word);
+        fail_usage("invalid port (0 to 65535) or option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons((in_port_t)port);
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
@@ -76,7 +76,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
 static int open_listener(struct sockaddr_in address)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+        if (fcntl(fd, F_GETFD) == -1) /* a socket would get this number */
             check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
     int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
@@ -87,7 +87,7 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Prints the server's URL. (printf() would only buffer it, and fail later.) */
+/* Prints the server's URL. (printf() would buffer it, and report no error.) */
 static void announce(int listener)
 {
     struct sockaddr_in address = {0};
@@ -99,7 +99,7 @@ static void announce(int listener)
           "write");
 }
 
-/* Prints a request. A byte that a terminal could obey appears as \xNN. */
+/* Prints a request. Bytes that could control a terminal appear as \xNN. */
 static void print_request(const char *request, size_t length)
 {
     puts("----------------------------------------");
@@ -126,7 +126,7 @@ static size_t find_end(const char *request, size_t length)
 }
 
 /* Returns whether a body may follow the request, which ends with a NUL. (A NUL
- * inside the request would hide the header fields behind it.) */
+ * inside the request would hide the header fields after it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
@@ -139,7 +139,7 @@ static bool may_have_body(const char *request, size_t length)
 /* ---- The connection, and what the server does with it. ---- */
 
 /* Reads until the request is complete or too long. Returns the response, or
- * NULL if the client leaves first. Stores whether more may follow. */
+ * NULL if the client leaves first. Stores whether more bytes may follow. */
 static const char *read_request(int client, bool *more_may_come)
 {
     char request[MAX_REQUEST + CHUNK_SIZE];
@@ -160,7 +160,7 @@ static const char *read_request(int client, bool *more_may_come)
     return end > 0 ? hello : too_large;
 }
 
-/* Sends the whole response. Returns whether the client took it. */
+/* Sends the whole response. Returns false if send() failed. */
 static bool write_response(int client, const char *response)
 {
     while (*response != '\0') {
@@ -182,7 +182,7 @@ static void discard_rest(int client)
         ; /* discarded */
 }
 
-/* Serves a client, and closes its socket. Returns whether it was answered. */
+/* Serves a client and closes its socket. Returns whether it sent a response. */
 static bool serve(int client)
 {
     bool more_may_come;

@@ -49,9 +49,9 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
+    unsigned long port = strtoul(port_word, &end, 10); /* accepts " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
-        fail_usage("neither a port from 0 to 65535 nor an option", port_word);
+        fail_usage("invalid port (0 to 65535) or option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons((in_port_t)port);
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
@@ -68,7 +68,7 @@ static void fail_server(void)
     exit(EXIT_FAILURE);
 }
 
-/* Sends a line and prints the reply, by chunks: more could block both sides. */
+/* Sends a line and prints the reply, in chunks. More could block both sides. */
 static void converse(int server, const char *line, size_t length)
 {
     char chunk[CHUNK_SIZE];
@@ -94,7 +94,7 @@ int main(int argc, char *argv[])
 {
     struct sockaddr_in address = parse_arguments(argc, argv);
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+        if (fcntl(fd, F_GETFD) == -1) /* a socket would get this number */
             check(open("/dev/null", O_RDONLY), "open");
     int server = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
     check(connect(server, (struct sockaddr *)&address, sizeof address),
@@ -108,7 +108,7 @@ int main(int argc, char *argv[])
     for (;;) {
         fputs("please input: ", stdout);
         check(poll(waits, 2, -1), "poll");
-        if (waits[1].revents != 0) /* between replies it can only close */
+        if (waits[1].revents != 0) /* no reply is due: the server closed */
             fail_server();
         ssize_t length = getline(&line, &size, stdin);
         if (length > 0 && line[length - 1] == '\n')

@@ -50,9 +50,9 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
+    unsigned long port = strtoul(port_word, &end, 10); /* accepts " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
-        fail_usage("neither a port from 0 to 65535 nor an option", port_word);
+        fail_usage("invalid port (0 to 65535) or option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons((in_port_t)port);
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
@@ -66,7 +66,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
 static int open_listener(struct sockaddr_in address)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+        if (fcntl(fd, F_GETFD) == -1) /* a socket would get this number */
             check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
     int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
@@ -117,8 +117,8 @@ static int watch(int operation, int fd, uint32_t events)
     return epoll_ctl(epoll_fd, operation, fd, &event);
 }
 
-/* Returns whether recv() or send() transferred bytes. If not, the client closed
- * or the call failed, and the connection ends, but for EAGAIN and EINTR. */
+/* Returns whether recv() or send() transferred bytes. Closes the connection if
+ * the client has closed it, or on any error other than EAGAIN and EINTR. */
 static bool check_transfer(int client, ssize_t result)
 {
     if (result > 0)
@@ -128,8 +128,8 @@ static bool check_transfer(int client, ssize_t result)
     return false;
 }
 
-/* Accepts a client. If accept() fails, prints why, once; the clients then wait
- * in the backlog until another one leaves, or a second has passed. */
+/* Accepts a client. If accept() fails, prints why (only once). New clients then
+ * wait in the backlog until another client leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
     static bool reported;
@@ -140,7 +140,7 @@ static void accept_connection(int listener)
     if (accept_paused && !reported)
         fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
     reported |= accept_paused;
-    /* While paused, the waiting clients would be reported at every turn. */
+    /* While paused, epoll would keep reporting the clients in the backlog. */
     if (accept_paused != was_paused &&
         watch(EPOLL_CTL_MOD, listener, accept_paused ? 0 : EPOLLIN) == -1)
         accept_paused = was_paused;

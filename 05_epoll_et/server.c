@@ -1,7 +1,7 @@
 /* 05_epoll_et: each change is reported once.
  *
  * New since 04_epoll_lt: EPOLLET. epoll reports that a socket has become ready,
- * not that it still is: go on until EAGAIN. Interest is registered only once.
+ * not that it still is, so the server goes on until EAGAIN. It registers once.
  *
  * Try: strace -e /epoll ./05_epoll_et
  */
@@ -62,9 +62,9 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
+    unsigned long port = strtoul(port_word, &end, 10); /* accepts " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
-        fail_usage("neither a port from 0 to 65535 nor an option", port_word);
+        fail_usage("invalid port (0 to 65535) or option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons((in_port_t)port);
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
@@ -78,7 +78,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
 static int open_listener(struct sockaddr_in address)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+        if (fcntl(fd, F_GETFD) == -1) /* a socket would get this number */
             check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
     int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
@@ -89,7 +89,7 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Prints the server's URL. (printf() would only buffer it, and fail later.) */
+/* Prints the server's URL. (printf() would buffer it, and report no error.) */
 static void announce(int listener)
 {
     struct sockaddr_in address = {0};
@@ -101,7 +101,7 @@ static void announce(int listener)
           "write");
 }
 
-/* Prints a request. A byte that a terminal could obey appears as \xNN. */
+/* Prints a request. Bytes that could control a terminal appear as \xNN. */
 static void print_request(const char *request, size_t length)
 {
     puts("----------------------------------------");
@@ -128,7 +128,7 @@ static size_t find_end(const char *request, size_t length)
 }
 
 /* Returns whether a body may follow the request, which ends with a NUL. (A NUL
- * inside the request would hide the header fields behind it.) */
+ * inside the request would hide the header fields after it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
@@ -150,14 +150,14 @@ struct connection {
     enum state state;
     bool ready;           /* no EAGAIN since the last event */
     bool more_may_come;   /* after the request */
-    char *request;        /* what has been received of it */
-    size_t length;        /* of that, in bytes */
-    const char *response; /* what is still to send of it */
+    char *request;        /* the part received so far */
+    size_t length;        /* of that part, in bytes */
+    const char *response; /* the part still to be sent */
 };
 
 static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
 static bool accept_paused; /* accept() failed: try again later */
-static bool accept_ready;  /* accept4() has not failed with EAGAIN yet */
+static bool accept_ready;  /* more clients may be waiting: no EAGAIN yet */
 static int epoll_fd;
 
 /* Sets RLIMIT_NOFILE, so that every descriptor has an entry in the table. */
@@ -185,8 +185,8 @@ static void close_connection(int client)
     connections[client] = (struct connection){.state = CLOSED};
 }
 
-/* Returns whether recv() or send() transferred bytes. If not, the client closed
- * or the call failed, and the connection ends, but for EAGAIN and EINTR. */
+/* Returns whether recv() or send() transferred bytes. Closes the connection if
+ * the client has closed it, or on any error other than EAGAIN and EINTR. */
 static bool check_transfer(int client, ssize_t result)
 {
     if (result > 0)
@@ -198,8 +198,8 @@ static bool check_transfer(int client, ssize_t result)
     return false;
 }
 
-/* Accepts a client. If accept() fails, prints why, once; the clients then wait
- * in the backlog until another one leaves, or a second has passed. */
+/* Accepts a client. If accept() fails, prints why (only once). New clients then
+ * wait in the backlog until another client leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
     static bool reported;
@@ -270,8 +270,8 @@ static void discard_rest(int client)
     check_transfer(client, recv(client, chunk, CHUNK_SIZE, 0));
 }
 
-/* Goes on with a client until EAGAIN. A client that always has more to read or
- * room to write gets MAX_STEPS; MOD then queues it behind the others. */
+/* Serves a client until EAGAIN. A client that never causes EAGAIN gets only
+ * MAX_STEPS; EPOLL_CTL_MOD then queues it behind the others. */
 static void advance(int client)
 {
     struct connection *connection = &connections[client];
@@ -312,7 +312,7 @@ int main(int argc, char *argv[])
             if (fd == listener)
                 accept_ready = true;
             else if (events[i].events != EPOLLOUT || connections[fd].response)
-                advance(fd); /* EPOLLOUT alone brings no first request */
+                advance(fd); /* EPOLLOUT alone: no request to read yet */
         }
         for (int step = 0; accept_ready && step < MAX_STEPS; step++)
             accept_connection(listener);

@@ -1,8 +1,8 @@
 /* keep_alive: many requests on a connection.
  *
  * New since 05_epoll_et: HTTP/1.1 keeps the connection open, unless the client
- * stays silent, and a client may send its next requests without waiting. HEAD
- * gets no body, so a response is two send() calls, for head and body.
+ * stays silent. A client may send several requests without waiting. A response
+ * to HEAD has no body, so the server sends head and body in separate calls.
  *
  * Try: curl -s -w ' %{time_total}\n' '127.0.0.1:8080/[1-3]'
  */
@@ -71,9 +71,9 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
+    unsigned long port = strtoul(port_word, &end, 10); /* accepts " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
-        fail_usage("neither a port from 0 to 65535 nor an option", port_word);
+        fail_usage("invalid port (0 to 65535) or option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons((in_port_t)port);
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
@@ -87,7 +87,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
 static int open_listener(struct sockaddr_in address)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+        if (fcntl(fd, F_GETFD) == -1) /* a socket would get this number */
             check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
     int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
@@ -98,7 +98,7 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Prints the server's URL. (printf() would only buffer it, and fail later.) */
+/* Prints the server's URL. (printf() would buffer it, and report no error.) */
 static void announce(int listener)
 {
     struct sockaddr_in address = {0};
@@ -110,7 +110,7 @@ static void announce(int listener)
           "write");
 }
 
-/* Prints a request. A byte that a terminal could obey appears as \xNN. */
+/* Prints a request. Bytes that could control a terminal appear as \xNN. */
 static void print_request(const char *request, size_t length)
 {
     puts("----------------------------------------");
@@ -137,7 +137,7 @@ static size_t find_end(const char *request, size_t length)
 }
 
 /* Returns whether a body may follow the request, which ends with a NUL. (A NUL
- * inside the request would hide the header fields behind it.) */
+ * inside the request would hide the header fields after it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
@@ -160,16 +160,16 @@ struct connection {
     bool ready;           /* no EAGAIN since the last event */
     bool more_may_come;   /* after the request */
     bool keep_alive;      /* after the response */
-    char *request;        /* what has been received of it, and of the next */
-    size_t length;        /* of that, in bytes */
-    const char *response; /* what is still to send of its head, or its body */
+    char *request;        /* the bytes received: this request and the next */
+    size_t length;        /* of that part, in bytes */
+    const char *response; /* the unsent part of the head, or of the body */
     const char *body;     /* to send after the head, or NULL */
-    time_t deadline;      /* for this state, in seconds() */
+    time_t deadline;      /* for leaving this state; see seconds() */
 };
 
 static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
 static bool accept_paused; /* accept() failed: try again later */
-static bool accept_ready;  /* accept4() has not failed with EAGAIN yet */
+static bool accept_ready;  /* more clients may be waiting: no EAGAIN yet */
 static int epoll_fd;
 
 /* Sets RLIMIT_NOFILE, so that every descriptor has an entry in the table. */
@@ -197,7 +197,7 @@ static void close_connection(int client)
     connections[client] = (struct connection){.state = CLOSED};
 }
 
-/* Returns the time, in seconds, of a clock that nobody sets. */
+/* Returns the time, in seconds, on a clock that cannot be set. */
 static time_t seconds(void)
 {
     struct timespec now;
@@ -212,8 +212,8 @@ static void enter_state(int client, enum state state)
     connections[client].deadline = seconds() + IDLE_SECONDS;
 }
 
-/* Returns whether recv() or send() transferred bytes. If not, the client closed
- * or the call failed, and the connection ends, but for EAGAIN and EINTR. */
+/* Returns whether recv() or send() transferred bytes. Closes the connection if
+ * the client has closed it, or on any error other than EAGAIN and EINTR. */
 static bool check_transfer(int client, ssize_t result)
 {
     if (result > 0)
@@ -225,8 +225,8 @@ static bool check_transfer(int client, ssize_t result)
     return false;
 }
 
-/* Accepts a client. If accept() fails, prints why, once; the clients then wait
- * in the backlog until another one leaves, or a second has passed. */
+/* Accepts a client. If accept() fails, prints why (only once). New clients then
+ * wait in the backlog until another client leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
     static bool reported;
@@ -243,7 +243,7 @@ static void accept_connection(int listener)
         close_connection(client);
 }
 
-/* Returns whether the client keeps the connection: RFC 9112, 9.3 and 5.2. */
+/* Returns whether the connection stays open: RFC 9112, 9.3 and 5.2. */
 static bool is_persistent(const char *request)
 {
     const char *at = request + strcspn(request, "\r\n");
@@ -258,7 +258,7 @@ static bool is_persistent(const char *request)
     return true;
 }
 
-/* Removes bytes from the front of the buffer, and the empty lines behind them:
+/* Removes bytes from the front of the buffer, and any empty lines after them:
  * RFC 9112, section 2.2. */
 static void drop_bytes(struct connection *connection, size_t count)
 {
@@ -295,7 +295,7 @@ static void answer_request(int client)
     enter_state(client, WRITING);
 }
 
-/* Receives a chunk of the request, or of several. */
+/* Receives a chunk, which may hold several requests. */
 static void read_request(int client)
 {
     struct connection *connection = &connections[client];
@@ -348,8 +348,8 @@ static void discard_rest(int client)
     check_transfer(client, recv(client, chunk, CHUNK_SIZE, 0));
 }
 
-/* Goes on with a client until EAGAIN. A client that always has more to read or
- * room to write gets MAX_STEPS; MOD then queues it behind the others. */
+/* Serves a client until EAGAIN. A client that never causes EAGAIN gets only
+ * MAX_STEPS; EPOLL_CTL_MOD then queues it behind the others. */
 static void advance(int client)
 {
     struct connection *connection = &connections[client];
@@ -370,8 +370,8 @@ static void advance(int client)
         close_connection(client);
 }
 
-/* Closes the connections whose time is up. Looks once a second at most. (First
- * reads what came while the program was stopped, or its console blocked.) */
+/* Closes connections whose deadline has passed. Checks at most once a second.
+ * (First reads what came while the program was stopped, or could not print.) */
 static void close_overdue(time_t now)
 {
     static time_t last_look;
@@ -414,7 +414,7 @@ int main(int argc, char *argv[])
             if (fd == listener)
                 accept_ready = true;
             else if (events[i].events != EPOLLOUT || connections[fd].response)
-                advance(fd); /* EPOLLOUT alone brings no first request */
+                advance(fd); /* EPOLLOUT alone: no request to read yet */
         }
         close_overdue(now);
         for (int step = 0; accept_ready && step < MAX_STEPS; step++)

@@ -1,10 +1,10 @@
 /* 06_tcp_options: when TCP sends.
  *
- * New since keep_alive: TCP_CORK and TCP_NODELAY. A response is two send()
- * calls; the options decide what becomes of them on the wire. When a connection
- * closes, the server prints how many segments TCP made of its responses.
+ * New since keep_alive: TCP_CORK and TCP_NODELAY. A response takes two send()
+ * calls; the options decide how many segments they become. When a connection
+ * closes, the server prints how many segments TCP sent for its responses.
  *
- * Try: ./06_tcp_options --cork     and the curl command of keep_alive
+ * Try: ./06_tcp_options --cork     with the curl command of keep_alive
  */
 #define _GNU_SOURCE
 
@@ -12,7 +12,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/tcp.h> /* tcp(7) names netinet/tcp.h: its tcp_info is old */
+#include <linux/tcp.h> /* netinet/tcp.h, as in tcp(7), has an old tcp_info */
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -72,9 +72,9 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
         exit(EXIT_SUCCESS);
     }
     char *end;
-    unsigned long port = strtoul(port_word, &end, 10); /* takes " +80" too */
+    unsigned long port = strtoul(port_word, &end, 10); /* accepts " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
-        fail_usage("neither a port from 0 to 65535 nor an option", port_word);
+        fail_usage("invalid port (0 to 65535) or option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons((in_port_t)port);
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
@@ -88,7 +88,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
 static int open_listener(struct sockaddr_in address)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-        if (fcntl(fd, F_GETFD) == -1) /* closed: a socket would get it */
+        if (fcntl(fd, F_GETFD) == -1) /* a socket would get this number */
             check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
     int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
@@ -99,7 +99,7 @@ static int open_listener(struct sockaddr_in address)
     return listener;
 }
 
-/* Prints the server's URL. (printf() would only buffer it, and fail later.) */
+/* Prints the server's URL. (printf() would buffer it, and report no error.) */
 static void announce(int listener)
 {
     struct sockaddr_in address = {0};
@@ -111,7 +111,7 @@ static void announce(int listener)
           "write");
 }
 
-/* Prints a request. A byte that a terminal could obey appears as \xNN. */
+/* Prints a request. Bytes that could control a terminal appear as \xNN. */
 static void print_request(const char *request, size_t length)
 {
     puts("----------------------------------------");
@@ -138,7 +138,7 @@ static size_t find_end(const char *request, size_t length)
 }
 
 /* Returns whether a body may follow the request, which ends with a NUL. (A NUL
- * inside the request would hide the header fields behind it.) */
+ * inside the request would hide the header fields after it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
@@ -161,17 +161,17 @@ struct connection {
     bool ready;           /* no EAGAIN since the last event */
     bool more_may_come;   /* after the request */
     bool keep_alive;      /* after the response */
-    char *request;        /* what has been received of it, and of the next */
-    size_t length;        /* of that, in bytes */
-    const char *response; /* what is still to send of its head, or its body */
+    char *request;        /* the bytes received: this request and the next */
+    size_t length;        /* of that part, in bytes */
+    const char *response; /* the unsent part of the head, or of the body */
     const char *body;     /* to send after the head, or NULL */
-    time_t deadline;      /* for this state, in seconds() */
-    unsigned responses;   /* that have been sent */
+    time_t deadline;      /* for leaving this state; see seconds() */
+    unsigned responses;   /* sent so far */
 };
 
 static struct connection connections[MAX_DESCRIPTORS]; /* by descriptor */
 static bool accept_paused; /* accept() failed: try again later */
-static bool accept_ready;  /* accept4() has not failed with EAGAIN yet */
+static bool accept_ready;  /* more clients may be waiting: no EAGAIN yet */
 static int epoll_fd;
 static const char *mode = "plain"; /* or "cork", or "nodelay" */
 
@@ -192,8 +192,8 @@ static int watch(int operation, int fd, uint32_t events)
     return epoll_ctl(epoll_fd, operation, fd, &event);
 }
 
-/* Prints how many segments TCP has made of the responses: TCP_INFO, tcp(7).
- * After the half-close only a full window holds bytes back; the FIN is one. */
+/* Prints how many segments TCP has sent for the responses: TCP_INFO, tcp(7).
+ * After shutdown() only a full window delays bytes; the FIN counts as one. */
 static void report_segments(int client)
 {
     struct tcp_info info = {0};
@@ -216,7 +216,7 @@ static void close_connection(int client)
     connections[client] = (struct connection){.state = CLOSED};
 }
 
-/* Returns the time, in seconds, of a clock that nobody sets. */
+/* Returns the time, in seconds, on a clock that cannot be set. */
 static time_t seconds(void)
 {
     struct timespec now;
@@ -231,8 +231,8 @@ static void enter_state(int client, enum state state)
     connections[client].deadline = seconds() + IDLE_SECONDS;
 }
 
-/* Returns whether recv() or send() transferred bytes. If not, the client closed
- * or the call failed, and the connection ends, but for EAGAIN and EINTR. */
+/* Returns whether recv() or send() transferred bytes. Closes the connection if
+ * the client has closed it, or on any error other than EAGAIN and EINTR. */
 static bool check_transfer(int client, ssize_t result)
 {
     if (result > 0)
@@ -244,8 +244,8 @@ static bool check_transfer(int client, ssize_t result)
     return false;
 }
 
-/* Accepts a client. If accept() fails, prints why, once; the clients then wait
- * in the backlog until another one leaves, or a second has passed. */
+/* Accepts a client. If accept() fails, prints why (only once). New clients then
+ * wait in the backlog until another client leaves, or a second has passed. */
 static void accept_connection(int listener)
 {
     static bool reported;
@@ -262,7 +262,7 @@ static void accept_connection(int listener)
         close_connection(client);
 }
 
-/* Puts the cork in, so that TCP sends full segments only, or takes it out. */
+/* Corks the connection, so that TCP sends only full segments, or uncorks it. */
 static void set_cork(int client, int on)
 {
     if (strcmp(mode, "cork") == 0 &&
@@ -270,7 +270,7 @@ static void set_cork(int client, int on)
         close_connection(client);
 }
 
-/* Returns whether the client keeps the connection: RFC 9112, 9.3 and 5.2. */
+/* Returns whether the connection stays open: RFC 9112, 9.3 and 5.2. */
 static bool is_persistent(const char *request)
 {
     const char *at = request + strcspn(request, "\r\n");
@@ -285,7 +285,7 @@ static bool is_persistent(const char *request)
     return true;
 }
 
-/* Removes bytes from the front of the buffer, and the empty lines behind them:
+/* Removes bytes from the front of the buffer, and any empty lines after them:
  * RFC 9112, section 2.2. */
 static void drop_bytes(struct connection *connection, size_t count)
 {
@@ -322,7 +322,7 @@ static void answer_request(int client)
     enter_state(client, WRITING);
 }
 
-/* Receives a chunk of the request, or of several. */
+/* Receives a chunk, which may hold several requests. */
 static void read_request(int client)
 {
     struct connection *connection = &connections[client];
@@ -354,7 +354,7 @@ static void write_response(int client)
     connection->response += sent;
     if (*connection->response != '\0')
         return;
-    connection->responses += connection->body == NULL; /* else a head */
+    connection->responses += connection->body == NULL; /* else send it */
     if (connection->body != NULL) {
         connection->response = connection->body;
         connection->body = NULL;
@@ -377,8 +377,8 @@ static void discard_rest(int client)
     check_transfer(client, recv(client, chunk, CHUNK_SIZE, 0));
 }
 
-/* Goes on with a client until EAGAIN. A client that always has more to read or
- * room to write gets MAX_STEPS; MOD then queues it behind the others. */
+/* Serves a client until EAGAIN. A client that never causes EAGAIN gets only
+ * MAX_STEPS; EPOLL_CTL_MOD then queues it behind the others. */
 static void advance(int client)
 {
     struct connection *connection = &connections[client];
@@ -401,8 +401,8 @@ static void advance(int client)
         close_connection(client);
 }
 
-/* Closes the connections whose time is up. Looks once a second at most. (First
- * reads what came while the program was stopped, or its console blocked.) */
+/* Closes connections whose deadline has passed. Checks at most once a second.
+ * (First reads what came while the program was stopped, or could not print.) */
 static void close_overdue(time_t now)
 {
     static time_t last_look;
@@ -455,7 +455,7 @@ int main(int argc, char *argv[])
             if (fd == listener)
                 accept_ready = true;
             else if (events[i].events != EPOLLOUT || connections[fd].response)
-                advance(fd); /* EPOLLOUT alone brings no first request */
+                advance(fd); /* EPOLLOUT alone: no request to read yet */
         }
         close_overdue(now);
         for (int step = 0; accept_ready && step < MAX_STEPS; step++)

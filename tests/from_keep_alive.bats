@@ -317,7 +317,7 @@ has_shown() { # number-of-requests
   [[ $output == *IDLE_SECONDS* ]]
 }
 
-# bats test_tags=whole
+# bats test_tags=whole,resident
 @test "$STAGE: a connection that is idle again has no buffer" {
   local clients before
   gives 'hellos 1' ask_for 'GET / HTTP/1.1\r\n\r\n'
