@@ -62,7 +62,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     char *end;
     unsigned long port = strtoul(port_word, &end, 10); /* accepts " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
-        fail_usage("invalid port (0 to 65535) or option", port_word);
+        fail_usage("not a port (0 to 65535) or option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons((in_port_t)port);
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
@@ -125,8 +125,8 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Returns whether a body may follow the request, which ends with a NUL. (A NUL
- * inside the request would hide the header fields after it.) */
+/* Returns whether a body may follow the request, a NUL-terminated string. (A
+ * NUL inside it would hide the header fields after it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&

@@ -65,7 +65,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     char *end;
     unsigned long port = strtoul(port_word, &end, 10); /* accepts " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
-        fail_usage("invalid port (0 to 65535) or option", port_word);
+        fail_usage("not a port (0 to 65535) or option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons((in_port_t)port);
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
@@ -128,8 +128,8 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Returns whether a body may follow the request, which ends with a NUL. (A NUL
- * inside the request would hide the header fields after it.) */
+/* Returns whether a body may follow the request, a NUL-terminated string. (A
+ * NUL inside it would hide the header fields after it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
@@ -143,8 +143,8 @@ static bool may_have_body(const char *request, size_t length)
 
 enum { MAX_DESCRIPTORS = FD_SETSIZE }; /* select() cannot watch more */
 
-/* READING until the request is complete, WRITING until the response is sent;
- * then, if more may come, half-closed and CLOSING until the client closes. */
+/* READING until the request is complete, WRITING until the response is sent,
+ * CLOSING (half-closed, if more may come) until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {
@@ -233,7 +233,7 @@ static void read_request(int client)
     connection->state = WRITING;
 }
 
-/* Sends what there is room for. After the last byte, closes or half-closes. */
+/* Sends what there is room for, then chooses what follows the last byte. */
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];
@@ -259,7 +259,7 @@ static void discard_rest(int client)
     check_transfer(client, recv(client, chunk, CHUNK_SIZE, 0));
 }
 
-/* Takes a client a step further: one recv() or one send(). */
+/* Advances a client by one step: one recv() or one send(). */
 static void advance(int client)
 {
     if (connections[client].state == READING)

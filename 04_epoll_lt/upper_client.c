@@ -51,7 +51,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     char *end;
     unsigned long port = strtoul(port_word, &end, 10); /* accepts " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
-        fail_usage("invalid port (0 to 65535) or option", port_word);
+        fail_usage("not a port (0 to 65535) or option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons((in_port_t)port);
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
@@ -112,10 +112,10 @@ int main(int argc, char *argv[])
             fail_server();
         ssize_t length = getline(&line, &size, stdin);
         if (length > 0 && line[length - 1] == '\n')
-            line[--length] = '\0';
+            length--;
         if (length == -1)
             putchar('\n'); /* after the prompt */
-        if (length == -1 || strcmp(line, "q") == 0)
+        if (length == -1 || (length == 1 && *line == 'q'))
             return EXIT_SUCCESS;
         if (length > 0)
             converse(server, line, (size_t)length);

@@ -52,7 +52,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     char *end;
     unsigned long port = strtoul(port_word, &end, 10); /* accepts " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
-        fail_usage("invalid port (0 to 65535) or option", port_word);
+        fail_usage("not a port (0 to 65535) or option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons((in_port_t)port);
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
@@ -161,7 +161,7 @@ static void print_event(int fd, uint32_t events)
     fflush(stdout);
 }
 
-/* Receives a chunk, puts it in capitals, and waits for room to send it. */
+/* Receives a chunk, capitalizes it, and waits for room to send it. */
 static void read_chunk(int client)
 {
     struct connection *connection = &connections[client];

@@ -1,8 +1,7 @@
 /* keep_alive: many requests on a connection.
  *
- * New since 05_epoll_et: HTTP/1.1 keeps the connection open, unless the client
- * stays silent. A client may send several requests without waiting. A response
- * to HEAD has no body, so the server sends head and body in separate calls.
+ * New since 05_epoll_et: a connection stays open for more requests, which may
+ * arrive together, until its client is silent. Head and body are sent apart.
  *
  * Try: curl -s -w ' %{time_total}\n' '127.0.0.1:8080/[1-3]'
  */
@@ -36,7 +35,6 @@ static const char hello[] = "Hello, world!";
 #ifndef IDLE_SECONDS
 #define IDLE_SECONDS 30
 #endif
-_Static_assert(IDLE_SECONDS > 0, "clients need time to send a request");
 
 /* ---- The same in all stages, down to the next such line. ---- */
 
@@ -73,7 +71,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     char *end;
     unsigned long port = strtoul(port_word, &end, 10); /* accepts " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
-        fail_usage("invalid port (0 to 65535) or option", port_word);
+        fail_usage("not a port (0 to 65535) or option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons((in_port_t)port);
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
@@ -136,8 +134,8 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Returns whether a body may follow the request, which ends with a NUL. (A NUL
- * inside the request would hide the header fields after it.) */
+/* Returns whether a body may follow the request, a NUL-terminated string. (A
+ * NUL inside it would hide the header fields after it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
@@ -151,8 +149,8 @@ static bool may_have_body(const char *request, size_t length)
 
 enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64, MAX_STEPS = 16 };
 
-/* READING until the request is complete, WRITING until the response is sent;
- * then, if more may come, half-closed and CLOSING until the client closes. */
+/* READING until the request is complete, WRITING until the response is sent,
+ * CLOSING (half-closed, if more may come) until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {
@@ -160,7 +158,7 @@ struct connection {
     bool ready;           /* no EAGAIN since the last event */
     bool more_may_come;   /* after the request */
     bool keep_alive;      /* after the response */
-    char *request;        /* the bytes received: this request and the next */
+    char *request;        /* the part received so far */
     size_t length;        /* of that part, in bytes */
     const char *response; /* the unsent part of the head, or of the body */
     const char *body;     /* to send after the head, or NULL */
@@ -205,13 +203,6 @@ static time_t seconds(void)
     return now.tv_sec;
 }
 
-/* Enters a state, and gives the client IDLE_SECONDS to leave it. */
-static void enter_state(int client, enum state state)
-{
-    connections[client].state = state;
-    connections[client].deadline = seconds() + IDLE_SECONDS;
-}
-
 /* Returns whether recv() or send() transferred bytes. Closes the connection if
  * the client has closed it, or on any error other than EAGAIN and EINTR. */
 static bool check_transfer(int client, ssize_t result)
@@ -238,7 +229,8 @@ static void accept_connection(int listener)
     reported |= accept_paused;
     if (client == -1)
         return;
-    enter_state(client, READING);
+    connections[client].state = READING;
+    connections[client].deadline = seconds() + IDLE_SECONDS;
     if (watch(EPOLL_CTL_ADD, client, EPOLLIN | EPOLLOUT | EPOLLET) == -1)
         close_connection(client);
 }
@@ -258,8 +250,7 @@ static bool is_persistent(const char *request)
     return true;
 }
 
-/* Removes bytes from the front of the buffer, and any empty lines after them:
- * RFC 9112, section 2.2. */
+/* Drops bytes from the front, and empty lines after them: RFC 9112, 2.2. */
 static void drop_bytes(struct connection *connection, size_t count)
 {
     char *request = connection->request;
@@ -269,8 +260,7 @@ static void drop_bytes(struct connection *connection, size_t count)
     memmove(request, request + count, connection->length);
 }
 
-/* Chooses the response to the first request in the buffer, if it is complete.
- * The next request then moves to the front. */
+/* Chooses the response to the first request in the buffer, if complete. */
 static void answer_request(int client)
 {
     struct connection *connection = &connections[client];
@@ -278,21 +268,20 @@ static void answer_request(int client)
     size_t end = find_end(request, connection->length);
     if (end == 0 && connection->length < MAX_REQUEST)
         return;
-    char next = request[end];
-    request[end] = '\0';
-    bool last = end == 0 || may_have_body(request, end);
-    connection->more_may_come |= last;
-    connection->keep_alive = !last && is_persistent(request);
-    if (end > 0)
+    connection->keep_alive = false;
+    connection->response = too_large;
+    if (end > 0) {
         print_request(request, end);
-    connection->response = connection->keep_alive ? head : last_head;
-    if (end == 0)
-        connection->response = too_large;
-    else if (strncmp(request, "HEAD ", 5) != 0)
-        connection->body = hello;
-    request[end] = next;
-    drop_bytes(connection, end);
-    enter_state(client, WRITING);
+        request[end - 1] = '\0'; /* a string, and the next request intact */
+        bool last = may_have_body(request, end - 1);
+        connection->more_may_come |= last;
+        connection->keep_alive = !last && is_persistent(request);
+        connection->response = connection->keep_alive ? head : last_head;
+        connection->body = strncmp(request, "HEAD ", 5) == 0 ? NULL : hello;
+        drop_bytes(connection, end);
+    }
+    connection->state = WRITING;
+    connection->deadline = seconds() + IDLE_SECONDS;
 }
 
 /* Receives a chunk, which may hold several requests. */
@@ -315,7 +304,7 @@ static void read_request(int client)
     answer_request(client);
 }
 
-/* Sends what there is room for. After the last byte, closes or half-closes. */
+/* Sends what there is room for, then chooses what follows the last byte. */
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];
@@ -324,20 +313,20 @@ static void write_response(int client)
     if (!check_transfer(client, sent))
         return;
     connection->response += sent;
-    if (*connection->response != '\0')
-        return;
-    if (connection->body != NULL) {
+    if (*connection->response == '\0' && connection->body != NULL) {
         connection->response = connection->body;
         connection->body = NULL;
-    } else if (connection->keep_alive) {
-        enter_state(client, READING);
-        answer_request(client);
-    } else if (connection->more_may_come || connection->length > 0) {
-        enter_state(client, CLOSING);
-        shutdown(client, SHUT_WR);
-    } else {
-        close_connection(client);
     }
+    if (*connection->response != '\0')
+        return;
+    connection->state = connection->keep_alive ? READING : CLOSING;
+    connection->deadline = seconds() + IDLE_SECONDS;
+    if (connection->keep_alive)
+        answer_request(client);
+    else if (connection->more_may_come || connection->length > 0)
+        shutdown(client, SHUT_WR);
+    else
+        close_connection(client);
 }
 
 /* Discards a chunk of what follows the request. If bytes were left unread,
@@ -380,9 +369,8 @@ static void close_overdue(time_t now)
     last_look = now;
     for (int client = 0; client < MAX_DESCRIPTORS; client++) {
         struct connection *connection = &connections[client];
-        if (connection->state == CLOSED || connection->deadline >= now)
-            continue;
-        advance(client);
+        if (connection->state != CLOSED && connection->deadline < now)
+            advance(client);
         if (connection->state != CLOSED && connection->deadline < now)
             close_connection(client);
     }
@@ -400,9 +388,8 @@ int main(int argc, char *argv[])
 
     for (;;) {
         struct epoll_event events[MAX_EVENTS];
-        int idle_ms = IDLE_SECONDS * 1000;
-        int timeout_ms = accept_ready ? 0 : accept_paused ? 1000 : idle_ms;
-        int count = epoll_wait(epoll_fd, events, MAX_EVENTS, timeout_ms);
+        int timeout = accept_ready ? 0 : accept_paused ? 1 : IDLE_SECONDS + 1;
+        int count = epoll_wait(epoll_fd, events, MAX_EVENTS, timeout * 1000);
         if (count == -1 && errno == EINTR)
             continue;
         check(count, "epoll_wait");

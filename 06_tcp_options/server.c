@@ -37,7 +37,6 @@ static const char hello[] = "Hello, world!";
 #ifndef IDLE_SECONDS
 #define IDLE_SECONDS 30
 #endif
-_Static_assert(IDLE_SECONDS > 0, "clients need time to send a request");
 
 /* ---- The same in all stages, down to the next such line. ---- */
 
@@ -74,7 +73,7 @@ static struct sockaddr_in parse_arguments(int argc, char *argv[])
     char *end;
     unsigned long port = strtoul(port_word, &end, 10); /* accepts " +80" too */
     if (!isdigit((unsigned char)*port_word) || *end != '\0' || port > 65535)
-        fail_usage("invalid port (0 to 65535) or option", port_word);
+        fail_usage("not a port (0 to 65535) or option", port_word);
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons((in_port_t)port);
     if (inet_pton(AF_INET, address_word, &address.sin_addr) != 1)
@@ -137,8 +136,8 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Returns whether a body may follow the request, which ends with a NUL. (A NUL
- * inside the request would hide the header fields after it.) */
+/* Returns whether a body may follow the request, a NUL-terminated string. (A
+ * NUL inside it would hide the header fields after it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
@@ -152,8 +151,8 @@ static bool may_have_body(const char *request, size_t length)
 
 enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64, MAX_STEPS = 16 };
 
-/* READING until the request is complete, WRITING until the response is sent;
- * then, if more may come, half-closed and CLOSING until the client closes. */
+/* READING until the request is complete, WRITING until the response is sent,
+ * CLOSING (half-closed, if more may come) until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {
@@ -161,7 +160,7 @@ struct connection {
     bool ready;           /* no EAGAIN since the last event */
     bool more_may_come;   /* after the request */
     bool keep_alive;      /* after the response */
-    char *request;        /* the bytes received: this request and the next */
+    char *request;        /* the part received so far */
     size_t length;        /* of that part, in bytes */
     const char *response; /* the unsent part of the head, or of the body */
     const char *body;     /* to send after the head, or NULL */
@@ -193,7 +192,7 @@ static int watch(int operation, int fd, uint32_t events)
 }
 
 /* Prints how many segments TCP has sent for the responses: TCP_INFO, tcp(7).
- * After shutdown() only a full window delays bytes; the FIN counts as one. */
+ * After shutdown() only a full window delays bytes; the FIN is one byte. */
 static void report_segments(int client)
 {
     struct tcp_info info = {0};
@@ -224,13 +223,6 @@ static time_t seconds(void)
     return now.tv_sec;
 }
 
-/* Enters a state, and gives the client IDLE_SECONDS to leave it. */
-static void enter_state(int client, enum state state)
-{
-    connections[client].state = state;
-    connections[client].deadline = seconds() + IDLE_SECONDS;
-}
-
 /* Returns whether recv() or send() transferred bytes. Closes the connection if
  * the client has closed it, or on any error other than EAGAIN and EINTR. */
 static bool check_transfer(int client, ssize_t result)
@@ -257,7 +249,8 @@ static void accept_connection(int listener)
     reported |= accept_paused;
     if (client == -1)
         return;
-    enter_state(client, READING);
+    connections[client].state = READING;
+    connections[client].deadline = seconds() + IDLE_SECONDS;
     if (watch(EPOLL_CTL_ADD, client, EPOLLIN | EPOLLOUT | EPOLLET) == -1)
         close_connection(client);
 }
@@ -285,8 +278,7 @@ static bool is_persistent(const char *request)
     return true;
 }
 
-/* Removes bytes from the front of the buffer, and any empty lines after them:
- * RFC 9112, section 2.2. */
+/* Drops bytes from the front, and empty lines after them: RFC 9112, 2.2. */
 static void drop_bytes(struct connection *connection, size_t count)
 {
     char *request = connection->request;
@@ -296,8 +288,7 @@ static void drop_bytes(struct connection *connection, size_t count)
     memmove(request, request + count, connection->length);
 }
 
-/* Chooses the response to the first request in the buffer, if it is complete.
- * The next request then moves to the front. */
+/* Chooses the response to the first request in the buffer, if complete. */
 static void answer_request(int client)
 {
     struct connection *connection = &connections[client];
@@ -305,21 +296,20 @@ static void answer_request(int client)
     size_t end = find_end(request, connection->length);
     if (end == 0 && connection->length < MAX_REQUEST)
         return;
-    char next = request[end];
-    request[end] = '\0';
-    bool last = end == 0 || may_have_body(request, end);
-    connection->more_may_come |= last;
-    connection->keep_alive = !last && is_persistent(request);
-    if (end > 0)
+    connection->keep_alive = false;
+    connection->response = too_large;
+    if (end > 0) {
         print_request(request, end);
-    connection->response = connection->keep_alive ? head : last_head;
-    if (end == 0)
-        connection->response = too_large;
-    else if (strncmp(request, "HEAD ", 5) != 0)
-        connection->body = hello;
-    request[end] = next;
-    drop_bytes(connection, end);
-    enter_state(client, WRITING);
+        request[end - 1] = '\0'; /* a string, and the next request intact */
+        bool last = may_have_body(request, end - 1);
+        connection->more_may_come |= last;
+        connection->keep_alive = !last && is_persistent(request);
+        connection->response = connection->keep_alive ? head : last_head;
+        connection->body = strncmp(request, "HEAD ", 5) == 0 ? NULL : hello;
+        drop_bytes(connection, end);
+    }
+    connection->state = WRITING;
+    connection->deadline = seconds() + IDLE_SECONDS;
 }
 
 /* Receives a chunk, which may hold several requests. */
@@ -343,7 +333,7 @@ static void read_request(int client)
     set_cork(client, 1);
 }
 
-/* Sends what there is room for. After the last byte, closes or half-closes. */
+/* Sends what there is room for, then chooses what follows the last byte. */
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];
@@ -352,21 +342,21 @@ static void write_response(int client)
     if (!check_transfer(client, sent))
         return;
     connection->response += sent;
-    if (*connection->response != '\0')
-        return;
-    connection->responses += connection->body == NULL; /* else send it */
-    if (connection->body != NULL) {
+    if (*connection->response == '\0' && connection->body != NULL) {
         connection->response = connection->body;
         connection->body = NULL;
-    } else if (connection->keep_alive) {
-        enter_state(client, READING);
-        answer_request(client);
-    } else if (connection->more_may_come || connection->length > 0) {
-        enter_state(client, CLOSING);
-        shutdown(client, SHUT_WR);
-    } else {
-        close_connection(client);
     }
+    if (*connection->response != '\0')
+        return;
+    connection->responses++;
+    connection->state = connection->keep_alive ? READING : CLOSING;
+    connection->deadline = seconds() + IDLE_SECONDS;
+    if (connection->keep_alive)
+        answer_request(client);
+    else if (connection->more_may_come || connection->length > 0)
+        shutdown(client, SHUT_WR);
+    else
+        close_connection(client);
 }
 
 /* Discards a chunk of what follows the request. If bytes were left unread,
@@ -411,9 +401,8 @@ static void close_overdue(time_t now)
     last_look = now;
     for (int client = 0; client < MAX_DESCRIPTORS; client++) {
         struct connection *connection = &connections[client];
-        if (connection->state == CLOSED || connection->deadline >= now)
-            continue;
-        advance(client);
+        if (connection->state != CLOSED && connection->deadline < now)
+            advance(client);
         if (connection->state != CLOSED && connection->deadline < now)
             close_connection(client);
     }
@@ -441,9 +430,8 @@ int main(int argc, char *argv[])
 
     for (;;) {
         struct epoll_event events[MAX_EVENTS];
-        int idle_ms = IDLE_SECONDS * 1000;
-        int timeout_ms = accept_ready ? 0 : accept_paused ? 1000 : idle_ms;
-        int count = epoll_wait(epoll_fd, events, MAX_EVENTS, timeout_ms);
+        int timeout = accept_ready ? 0 : accept_paused ? 1 : IDLE_SECONDS + 1;
+        int count = epoll_wait(epoll_fd, events, MAX_EVENTS, timeout * 1000);
         if (count == -1 && errno == EINTR)
             continue;
         check(count, "epoll_wait");

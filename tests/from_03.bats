@@ -76,7 +76,7 @@ A: second'
   end_trace
   case $STAGE in
   03_*) local limit='], NULL, NULL, NULL)' ;;
-  06_* | keep_alive) local limit=', 64, 30000)' ;; # it has a look now and then
+  06_* | keep_alive) local limit=', 64, 31000)' ;; # it has a look now and then
   *) local limit=', 64, -1)' ;;
   esac
   # Both the first wait and the last one, which the signal has ended.

@@ -268,8 +268,8 @@ functions() { # name
 03_select 308 205
 04_epoll_lt 318 82
 05_epoll_et 323 80
-keep_alive 423 162
-06_tcp_options 464 60
+keep_alive 410 145
+06_tcp_options 455 60
 upper_server 223 -
 upper_client 123 -
 .
