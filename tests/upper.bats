@@ -192,15 +192,16 @@ $fd: EPOLLIN"
 }
 
 # bats test_tags=whole
-@test "upper_client: shows each reply, skips empty lines, leaves on q" {
+@test "upper_client: shows each reply, skips empty lines, leaves on q alone" {
   start upper_server
-  run --separate-stderr talk < <(printf 'hello\n\nwörld\nq\nmore\n')
+  run --separate-stderr talk < <(printf 'hello\n\nwörld\nq\0r\nq\nmore\n')
   same "$status" 0
   same "$output" 'please input: HELLO
 please input: please input: WöRLD
+please input: QR
 please input: '
   same "$stderr" ''
-  same "$(grep -c EPOLLOUT "$out")" 2
+  same "$(grep -c EPOLLOUT "$out")" 3
 }
 
 @test "upper_client: leaves at the end of input" {
