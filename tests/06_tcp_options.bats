@@ -29,7 +29,8 @@ setup() {
   requests 8 >"$BATS_TEST_TMPDIR/requests"
   connect
   cat "$BATS_TEST_TMPDIR/requests" >&"$client"
-  wait_read # the server has; and all that it said has come
+  wait_read
+  wait_until sleeps # and all that the server sent has come
   disconnect "$client"
   same "$(closing_line)" 'closed after 8 responses in 16 data segments (plain)'
 }
