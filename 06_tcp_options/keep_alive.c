@@ -1,7 +1,7 @@
 /* keep_alive: many requests on a connection.
  *
  * New since 05_epoll_et: a connection stays open for more requests, which may
- * arrive together, until its client is silent. Head and body are sent apart.
+ * arrive together, until the client falls silent. Head and body are sent apart.
  *
  * Try: curl -s -w ' %{time_total}\n' '127.0.0.1:8080/[1-3]'
  */
