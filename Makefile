@@ -106,10 +106,12 @@ help-all:
 	for s in $(LATER); do line diff-$$s 'show what it changes'; done; \
 	for s in $(NAMES); do line trace-$$s 'run it under strace'; done; \
 	line try-4.a 'begin an exercise (4.1) or a hunt (4.a)'; \
+	line again-4.a 'begin anew; the old copy stays, as my/4.a.1'; \
 	line check-4.a 'say whether your copy in my/ works'; \
+	line keep-4.a 'check it each time the file is saved'; \
 	line hint-4.a 'give one hint more'; \
 	line answer-4.a 'show the answer, and why it is right'; \
-	line progress 'show what is done, tried and open'; \
+	line progress 'show what is done, tried and open (FORM=tab: bare)'; \
 	line test-exercises 'test the exercises and the hunts'; \
 	line lab 'open four terminals, in a network of their own'; \
 	for s in $(NAMES); do line walk-$$s 'play its walkthrough there'; done; \
@@ -188,8 +190,14 @@ $(NAMES:%=trace-%): trace-%: %
 try-%: FORCE
 	@tests/clean tests/exercises/exercise try '$*'
 
+again-%: FORCE
+	@tests/clean tests/exercises/exercise again '$*'
+
 check-%: FORCE
 	@tests/clean tests/exercises/exercise check '$*'
+
+keep-%: FORCE
+	@tests/clean tests/exercises/exercise keep '$*'
 
 hint-%: FORCE
 	@tests/clean tests/exercises/exercise hint '$*'
