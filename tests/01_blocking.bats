@@ -20,7 +20,7 @@ load common
   printf 'GET / HTTP/1.0\n\n' >&"$first"
   client=$first gives 'hello 01_blocking' receive
   ends_with 0
-  same "$(timeout "$DEADLINE" cat <&"$client" 2>/dev/null)" ''
+  same "$(patiently cat <&"$client" 2>/dev/null)" ''
 }
 
 # Fails unless the program has ended because its client was gone.

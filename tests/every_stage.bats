@@ -131,7 +131,7 @@ without() { # descriptors command...
 
 @test "$STAGE: curl gets the tutorial's response, byte for byte" {
   have_server
-  gives hello curl -sS -i -0 --max-time "$DEADLINE" "$url"
+  gives hello patiently curl -sS -i -0 "$url"
 }
 
 @test "$STAGE: a request may end in either style of blank line" {

@@ -49,16 +49,6 @@ A: second'
   answers
 }
 
-# bats test_tags=waits
-@test "$STAGE: a client that stays silent for three seconds is kept" {
-  start "$STAGE"
-  connect
-  wait_read
-  nap 3
-  printf 'GET / HTTP/1.0\n\n' >&"$client"
-  gives hello receive
-}
-
 # bats test_tags=whole
 @test "$STAGE: idle, with clients and without, it sleeps without a time limit" {
   log=$BATS_TEST_TMPDIR/strace
