@@ -142,14 +142,22 @@ same_bytes() { # file file
 
 # Prints where one of the suites' own programs in C stands: NAME or NAME.so.
 tool() { # name
-  local folder=${TOOLS:-$BATS_RUN_TMPDIR} options=()
-  if [ ! -e "$folder/$1" ]; then
-    [[ $1 != *.so ]] || options=(-shared -fPIC)
-    gcc "${options[@]}" -o "$folder/$1.$BASHPID" \
-      "$BATS_TEST_DIRNAME/${1%.so}.c" >&2
-    mv "$folder/$1.$BASHPID" "$folder/$1"
+  local options=()
+  [[ $1 != *.so ]] || options=(-shared -fPIC)
+  once "$1" gcc "${options[@]}" "$BATS_TEST_DIRNAME/${1%.so}.c" -o
+}
+
+# Prints where something stands in $TOOLS. Where it does not stand there yet, it is
+# made, while others that want it wait, by a command whose last argument it is.
+once() { # name command...
+  local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 lock
+  if [ ! -e "$made" ]; then
+    exec {lock}>>"$made.lock"
+    flock "$lock"
+    [ -e "$made" ] || { "${@:2}" "$made.new" >&2 && mv "$made.new" "$made"; }
+    exec {lock}>&-
   fi
-  echo "$folder/$1"
+  echo "$made"
 }
 
 # --- Servers ---------------------------------------------------------------
@@ -298,15 +306,15 @@ end_programs() {
   fi
 }
 
-# Builds a stage anew, in a folder of its own, and prints the program's path.
+# Builds a program anew, in a folder of its own, and prints where it stands.
 build() { # name make-argument...
-  local name=$1 folder sources
-  shift
-  sources=$(program "$name") sources=${sources%/*}
-  folder=$BATS_TEST_TMPDIR/build.$BASHPID/${sources##*/}
+  local name=$1 from folder source=server.c
+  from=$(program "$name") from=${from%/*}
+  [ ! -e "$from/$name.c" ] || source=$name.c
+  folder=$BATS_TEST_TMPDIR/build.$BASHPID/${from##*/}
   mkdir -p "$folder"
-  cp "$sources"/*.c "$sources/Makefile" "$folder"
-  make -s -C "$folder" "$@" >&2 || return
+  cp "$from/$source" "$from/Makefile" "$folder"
+  make -s -C "$folder" "${@:2}" "$name" >&2 || return
   echo "$folder/$name"
 }
 

@@ -53,11 +53,7 @@ throw() { # file
 # Prints the folder of the programs, built with the sanitizers.
 build_sanitized() {
   local flags='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
-  if [ "$NAME" = upper_server ]; then
-    dirname "$(build 04_epoll_lt CFLAGS="$flags")"
-  else
-    dirname "$(build "$NAME" CFLAGS="$flags")"
-  fi
+  dirname "$(build "$NAME" CFLAGS="$flags")"
 }
 
 @test "$NAME: mutated requests, cut at random, find no fault in it" {
