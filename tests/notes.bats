@@ -26,16 +26,12 @@ play() { # line-of-heading
   lines=$("$TOOLS/play" --list "$NOTES")
   (($(wc -l <<<"$lines") > 20))
   for line in $lines; do
-    while (($(jobs -r | wc -l) >= 8)); do
+    while (($(jobs -r | wc -l) >= 6)); do
       sleep 0.05
     done
     play "$line" 3>&- &
   done
   wait
-  # What did not pass may not have had its time: twice more, alone.
-  for line in $lines $lines; do
-    [ "$(<"$line.code")" = 0 ] || play "$line"
-  done
   for line in $lines; do
     [ "$(<"$line.code")" = 0 ] || {
       sed -n "${line}p" "$NOTES"
