@@ -95,7 +95,7 @@ try_kind() { # id kind
   export MY=$log.my
   rm -rf "$MY"
   mkdir -p "${log%/*}"
-  "$FOLDER/exercise" try "$id" >"$log.try" 2>&1
+  CC=true "$FOLDER/exercise" try "$id" >"$log.try" 2>&1 # check will build it
   case $kind in
   given | shows) ;;
   sound | hides)

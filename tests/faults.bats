@@ -119,7 +119,7 @@ send() { # file
 }
 
 # Reads the response. Notes where it has waited for it in vain.
-receive() { # read-option...
+hear() { # read-option...
   local code=0
   IFS= read -r "$@" -t "$DEADLINE" -u "$client" response || code=$?
   ((code <= 128)) || neglected=$((neglected + 1))
@@ -127,19 +127,19 @@ receive() { # read-option...
 
 get() {
   if [ "$NAME" = upper_server ]; then
-    if send get; then receive -N 5; fi
+    if send get; then hear -N 5; fi
     disconnect "$client"
     [ "$response" = HELLO ]
     return
   fi
-  if send get; then receive -d ''; fi
+  if send get; then hear -d ''; fi
   disconnect "$client"
   [[ $response == *'Hello, world!' ]]
 }
 
 # Goes on sending when it has its response.
 post() {
-  if send post; then receive -d ''; fi
+  if send post; then hear -d ''; fi
   printf 'xx' >&"$client"
   disconnect "$client"
   [[ $response == *'Hello, world!' ]]
@@ -147,7 +147,7 @@ post() {
 
 # Does not wait for the response's end.
 leave() {
-  if send post; then receive -d '!'; fi
+  if send post; then hear -d '!'; fi
   disconnect "$client"
   [[ $response == *'Hello, world' ]]
 }
@@ -157,7 +157,7 @@ leave() {
 flood() {
   local code=0
   send flood || true
-  receive -d '!'
+  hear -d '!'
   wait_read || neglected=$((neglected + 1))
   printf 'x' >&"$client" && wait_read && printf 'x' >&"$client" ||
     code=$?
@@ -167,7 +167,7 @@ flood() {
 
 # Keeps the connection until it has its response.
 keep() {
-  if send keep; then receive -N 114; fi
+  if send keep; then hear -N 114; fi
   disconnect "$client"
   [[ $response == *'Hello, world!' ]]
 }

@@ -154,7 +154,7 @@ Hello, world! 0'
   before=$(resident)
   pipeline_without_reading
   # What it sends stays in the kernel, where its buffers are limited.
-  DEADLINE=30 wait_until is_not_read
+  wait_until is_not_read
   answers
   tries=20 rests # the kernel may find room for a little more
   echo "resident: $before KB, then $(resident) KB"
@@ -173,7 +173,7 @@ pipeline_without_reading() {
   local number=150000
   connect
   in_background ask_often "$number" >&"$client"
-  DEADLINE=60 wait_until is_not_read
+  wait_until is_not_read
   DEADLINE=60 gives "hellos $number" receive_bytes $((114 * number))
 }
 
@@ -181,120 +181,121 @@ ask_often() { # number
   yes $'GET / HTTP/1.1\r\n\r' | head -n $((2 * $1))
 }
 
-# --- Its time: here, connections have a second --------------------------------
+# --- Its time ------------------------------------------------------------------
 
-# Sets $HASTY to it, built once for each source.
-build_hasty() {
-  local source=$PROGRAMS/06_tcp_options/keep_alive.c
-  [ "$STAGE" = keep_alive ] || source=${source%/*}/server.c
-  HASTY=$(once "hasty.$(cksum <"$source" | tr ' ' .)" copy_hasty)
-  export DEADLINE=40 # its clock has a say
-}
-
-copy_hasty() { # to
-  cp "$(build "$STAGE" CPPFLAGS=-DIDLE_SECONDS=1)" "$1"
-}
-
-# Starts it anew, and connects.
-start_hasty() {
-  build_hasty
-  start_program "$HASTY" 0
+# Starts it with a clock that the test sets, at 1000, or so many, seconds.
+start_with_clock() { # [seconds]
+  clock=$BATS_TEST_TMPDIR/clock
+  echo "${1-1000}" >"$clock"
+  RUN="${RUN-} $(preload fault FAULT_CLOCK="${clock@Q}")" start "$STAGE"
   without_clients=$(descriptors)
-  began=$(microseconds)
-  connect
-  wait_until has_descriptors $((without_clients + 1))
 }
 
-# Fails unless the server ends all connections when their second has passed, and
-# before another two have: three more, or so many, are for a busy machine.
-ends_them_in_time() { # [seconds]
-  wait_until has_descriptors "$without_clients"
-  began=$(($(microseconds) - began))
-  echo "closed after $began microseconds"
-  ((began >= 1000000 && began < (3 + ${1-3}) * 1000000))
-}
-
-# bats test_tags=waits
-@test "$STAGE: a client that stays silent is closed after IDLE_SECONDS" {
-  start_hasty
-  gives true receive
-  ends_them_in_time
+# Sets the clock forward, and wakes the server by another client.
+later() { # seconds
+  local now
+  read -r now <"$clock"
+  echo $((now + $1)) >"$clock"
   answers
+  wait_until sleeps
 }
 
-# bats test_tags=waits
-@test "$STAGE: a byte now and then does not help a client over its time" {
-  start_hasty
-  in_background trickle 2>/dev/null
-  ends_them_in_time
+# Fails unless the server ends all connections when 30 seconds have passed since
+# it did something for them, and not a second before.
+ends_them_in_time() {
+  local before
+  before=$(descriptors)
+  later 29
+  same "$(descriptors)" "$before"
+  later 3
+  wait_until has_descriptors "$without_clients"
 }
 
-trickle() {
-  for _ in {1..80}; do
-    printf 'x' >&"$client" || break
-    nap 0.1
+@test "$STAGE: a client that stays silent is closed after IDLE_SECONDS" {
+  # The clock begins at 0 in a new virtual machine, and in a time namespace.
+  local seconds
+  for seconds in 0 1000; do
+    start_with_clock "$seconds"
+    connect
+    wait_read
+    ends_them_in_time
+    gives true receive
   done
 }
 
-# bats test_tags=waits
+@test "$STAGE: a byte now and then does not help a client over its time" {
+  start_with_clock
+  connect
+  wait_read
+  local before
+  before=$(descriptors)
+  for _ in 1 2; do
+    printf 'x' >&"$client"
+    wait_read
+    later 14
+  done
+  same "$(descriptors)" "$before"
+  printf 'x' >&"$client"
+  wait_read
+  later 4
+  wait_until has_descriptors "$without_clients"
+}
+
 @test "$STAGE: a client that does not close has IDLE_SECONDS for it" {
-  start_hasty
+  start_with_clock
+  connect
   printf 'POST / HTTP/1.0\n\n' >&"$client"
   gives 'hello' receive
   ends_them_in_time
 }
 
-# bats test_tags=whole,waits_too
+# bats test_tags=whole
 @test "$STAGE: one that takes no response has IDLE_SECONDS for it" {
-  start_hasty
-  disconnect "$client"
-  wait_until has_descriptors "$without_clients"
+  start_with_clock
   pipeline_without_reading
-  wait_until has_descriptors $((without_clients + 1))
-  ends_them_in_time 12 # the buffers have to fill first
-}
-
-# bats test_tags=waits_too
-@test "$STAGE: the time of a connection begins anew at each response" {
-  start_hasty
-  for _ in 1 2 3; do
-    requests 1 >&"$client"
-    gives 'hellos 1' receive_bytes 114
-    nap 0.6
-  done
-  began=$((began + 1200000)) # it was not closed between them
-  gives true receive
+  wait_until is_not_read
   ends_them_in_time
 }
 
-# bats test_tags=waits
-@test "$STAGE: silent clients that fill its table are closed in time" {
-  build_hasty
-  RUN='prlimit --nofile=16 --' start_program "$HASTY" 0
-  local clients
-  connect_many 20
-  wait_until says 'Too many open files'
-  answers
+@test "$STAGE: the time of a connection begins anew at each response" {
+  start_with_clock
+  connect
+  for _ in 1 2 3; do
+    requests 1 >&"$client"
+    gives 'hellos 1' receive_bytes 114
+    later 20
+  done
+  requests 1 >&"$client"
+  gives 'hellos 1' receive_bytes 114
+  ends_them_in_time
+  gives true receive
 }
 
-# bats test_tags=whole,waits_too
+@test "$STAGE: silent clients that fill its table are closed in time" {
+  RUN='prlimit --nofile=16 --' start_with_clock
+  local clients
+  connect_many 14
+  wait_until says 'Too many open files'
+  DEADLINE=40 later 32 # it pauses for a second before it looks
+}
+
+# bats test_tags=whole
 @test "$STAGE: requests that came while it was stopped are answered" {
   local clients
-  build_hasty
-  start_program "$HASTY" 0
+  start_with_clock
   kill -STOP "$pid"
   # More than it hears of in one turn.
   connect_many 80
   for client in "${clients[@]}"; do
-    printf 'GET / HTTP/1.1\r\n\r\n' >&"$client"
+    send 'GET / HTTP/1.1\r\n\r\n'
   done
   kill -CONT "$pid"
   wait_until has_shown 80
   kill -STOP "$pid"
   for client in "${clients[@]}"; do
-    printf 'GET / HTTP/1.1\r\n\r\n' >&"$client"
+    send 'GET / HTTP/1.1\r\n\r\n'
   done
-  nap 2.2 # longer than their time
+  echo 1040 >"$clock" # later than their time
   kill -CONT "$pid"
   gives 'hellos 160' receive_from_each 228
 }
@@ -303,46 +304,44 @@ has_shown() { # number-of-requests
   [ "$(grep -c '^GET' "$out")" -eq "$1" ]
 }
 
+# Starts it, by the machine's clock, with so many seconds for a connection.
+start_hasty() { # seconds
+  start_program "$(build "$STAGE" CPPFLAGS="-DIDLE_SECONDS=$1")" 0
+}
+
 # bats test_tags=whole,waits_too
-@test "$STAGE: it wakes no more than once in IDLE_SECONDS for nothing" {
+@test "$STAGE: it wakes by itself to close a client, and for nothing but rarely" {
   log=$BATS_TEST_TMPDIR/strace
-  build_hasty
-  RUN="strace -D -o ${log@Q} -e trace=$WAITS" start_program "$HASTY" 0
-  nap 2.2
+  RUN="strace -D -o ${log@Q} -e trace=$WAITS" start_hasty 1
+  connect
+  DEADLINE=40 gives true receive # its clock has a say
   end_trace
+  # For the newcomer, for the room that it has for a response, for its time.
   (($(grep -c '^epoll' "$log") <= 3))
 }
 
 # bats test_tags=waits_too
-@test "$STAGE: a client of the clock's first second is closed in time too" {
-  # The clock begins at 0 in a new virtual machine, and in a time namespace.
-  RUN=$(preload fault FAULT_CLOCK=0) start_hasty
-  gives true receive
-  ends_them_in_time
-}
-
-# bats test_tags=waits_too
 @test "$STAGE: with an IDLE_SECONDS of 0 it closes all the same, and rests" {
-  start_program "$(build "$STAGE" CPPFLAGS=-DIDLE_SECONDS=0)" 0
+  start_hasty 0
   rests
   connect
-  DEADLINE=40 gives true receive # its clock has a say
+  DEADLINE=40 gives true receive
 }
 
 # bats test_tags=whole,resident
 @test "$STAGE: a connection that is idle again has no buffer" {
   local clients before
   gives 'hellos 1' ask_for 'GET / HTTP/1.1\r\n\r\n'
-  connect_many 400
+  connect_many 200
   wait_read # the last one
   before=$(resident)
   for client in "${clients[@]}"; do
     printf 'GET / HTTP/1.1\r\n\r\n' >&"$client"
   done
-  gives 'hellos 400' receive_from_each 114
+  gives 'hellos 200' receive_from_each 114
   # A buffer would be 1 KB of memory each.
   echo "resident: $before KB, then $(resident) KB"
-  (($(resident) - before < 200))
+  (($(resident) - before < 100))
 }
 
 # bats test_tags=whole
