@@ -134,7 +134,7 @@ END {
   text(LEFT - 8, y + 16, "seconds", "end")
   printf "<svg xmlns=\"http://www.w3.org/2000/svg\" " \
     "viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\">\n" \
-    "<style>\ntext { font: 13px sans-serif }\n" \
+    "<title></title>\n<desc></desc>\n<style>\ntext { font: 13px sans-serif }\n" \
     ".middle { text-anchor: middle }\n.end { text-anchor: end }\n" \
     ".bold { font-weight: bold }\nrect, path { stroke: black; fill: none }\n" \
     "path.grid { stroke: #ddd }\nrect.asleep { fill: #d5d5d5 }\n" \
