@@ -86,7 +86,7 @@ has_unread() {
   open_spare
   browse --dump-dom
   wait_until shows_page
-  has_sockets established 1 # the spare one is still there
+  wait_until has_sockets established 1 # the spare one is still there
 }
 
 @test "06 keeps a browser's connection for one page after the other" {
