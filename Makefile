@@ -43,7 +43,7 @@ LONG := sanitized short faults hostile fuzz bench notes exercises \
 	browser lab
 
 .PHONY: all help help-all test shake test-all test-long lint bench timeline \
-	soak clean progress lab dawdlers watch $(NAMES:%=walk-%) \
+	book soak clean progress lab dawdlers watch $(NAMES:%=walk-%) \
 	$(STAGES) keep_alive $(NAMES:%=test-%) test-upper test-project \
 	$(LONG:%=test-%) $(LATER:%=diff-%) $(NAMES:%=trace-%) $(PARTS:%=bench-%)
 
@@ -78,6 +78,7 @@ help:
 	line test 'test all stages'; \
 	line bench 'measure what each way of waiting costs'; \
 	line timeline 'draw how 02, 03 and 05 wait, in my/'; \
+	line book 'make one HTML file of the workbook, in my/'; \
 	line clean 'remove what was built'; \
 	line help-all 'list every target'
 
@@ -121,6 +122,7 @@ help-all:
 	line bench 'measure and draw what each way of waiting costs'; \
 	for p in $(PARTS); do line bench-$$p 'measure that part alone'; done; \
 	line timeline 'draw how 02, 03 and 05 wait, from a run, in my/'; \
+	line book 'make one HTML file of the workbook, in my/'; \
 	line lint 'look for faults without running anything'; \
 	line clean 'remove what was built'
 
@@ -234,6 +236,10 @@ bench:
 
 $(PARTS:%=bench-%): bench-%:
 	@tests/clean tests/bench/run $*
+
+book:
+	@tests/clean tests/need book
+	@tests/clean tests/notes/book
 
 timeline: 02_blocking_loop 03_select 05_epoll_et
 	@tests/clean tests/need trace

@@ -104,3 +104,26 @@ has_unread() {
   kill "$browser"
   wait_until grep -E '^closed after ([2-9]|[1-9][0-9]+) responses' "$out"
 }
+
+@test "the book shows all its links lead to, asks no host, and fits any window" {
+  local book=$BATS_TEST_TMPDIR/book.html width
+  "$BATS_TEST_DIRNAME/notes/book" "$book"
+  same "$(comm -23 <(grep -oE 'href="#[^"]*"' "$book" | sed 's/href="#//' | sort -u) \
+    <(grep -oE ' id="[^"]*"' "$book" | sed 's/ id="//' | sort -u))" ''
+  run ! grep -oE '<(img|script|link)[^>]* (src|href)="?(https?:|//)' "$book"
+  run ! grep -oE '<a href="[^#h][^"]*"' "$book"
+  run ! grep -oE '<img [^>]*alt="".*' "$book"
+  (($(grep -o '<img ' "$book" | wc -l) == $(grep -c '^!\[' "$PROJECT/NOTES.md")))
+  # No window without a head is narrower than 500 points, but a page can be.
+  echo '<script>const widths = [document.body.scrollWidth <= innerWidth]
+    document.body.style.cssText = "width: 360px; padding: 0; margin: 0"
+    widths.push(document.body.scrollWidth)
+    document.write("<i>" + widths + "</i>")</script>' >>"$book"
+  url=file://$book
+  for width in 500 1280; do
+    browse --dump-dom --window-size="$width,800"
+    wait_until ended "$browser"
+    grep -o '<i>[a-z0-9,]*</i>' "$page"
+    grep -q '<i>true,360</i>' "$page"
+  done
+}
