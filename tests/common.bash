@@ -388,7 +388,8 @@ receive_bytes() { # number
   local reply=
   if (($1 < 5000)); then
     # With -N, bash loses bytes when time is up before all of them have come.
-    wait_response && IFS= read -rN "$1" -t "$DEADLINE" reply <&"$client"
+    wait_response >&2 || return 124
+    IFS= read -rN "$1" -t "$DEADLINE" reply <&"$client" || true
     printf '%s' "$reply"
   else
     patiently head -c "$1" <&"$client"
