@@ -39,7 +39,7 @@ refuses() { # what-it-names argument...
 @test "$STAGE: an address that is none is refused" {
   local word
   for word in localhost 1.2.3 256.0.0.1 ::1 '' 127.0.0.1.5; do
-    refuses "$word" 8080 "$word"
+    refuses "$word" 65535 "$word" # the highest port
   done
 }
 

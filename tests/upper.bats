@@ -16,11 +16,12 @@ talk() {
     run --separate-stderr timeout 5 "$(program "$name")" --help
     same "$status" 0
     same "$output" "usage: $name [port [address]]"
-    for words in x '' 65536 -1 '1688 localhost' '1688 127.0.0.1 more'; do
+    for words in x '' 65536 -1 '65535 localhost' '1688 127.0.0.1 more'; do
       # shellcheck disable=SC2086 # words
       run --separate-stderr timeout 5 "$(program "$name")" ${words:-''}
       same "$status" 2
       same "$output" ''
+      [[ ${stderr_lines[0]} == *"'${words##* }'" ]]
       same "${stderr_lines[1]}" "usage: $name [port [address]]"
     done
   done
