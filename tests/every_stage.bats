@@ -33,6 +33,7 @@ refuses() { # what-it-names argument...
   local word
   for word in x 80x '' ' 80' +80 -1 65536 99999999999999999999 0x50 80.0; do
     refuses "$word" "$word"
+    grep -q '(0 to 65535)' "$BATS_TEST_TMPDIR/said"
   done
 }
 
