@@ -191,9 +191,11 @@ start_with_clock() { # [seconds]
   without_clients=$(descriptors)
 }
 
-# Sets the clock forward, and wakes the server by another client.
+# Sets the clock forward when the server has looked at it for what came before,
+# and wakes the server by another client.
 later() { # seconds
   local now
+  wait_until sleeps
   read -r now <"$clock"
   echo $((now + $1)) >"$clock"
   answers
