@@ -665,10 +665,22 @@ soft_limit() {
   echo "${BASH_REMATCH[1]}"
 }
 
-# Fails unless a client is closed for whom a call on its socket fails, and no
-# other. (The number is that of such calls: what else a program does with the
+# Fails where a recv or send that says one of these errors is not made again.
+repeats_calls() { # name error...
+  local error call
+  for error in "${@:2}"; do
+    for call in recvfrom sendto; do # alone: one may undo what the other has done
+      RUN="strace -D -o /dev/null -e trace=$call
+        -e inject=$call:error=$error:when=1" start "$1"
+      answers
+    done
+  done
+}
+
+# Fails unless a client is closed for whom a call on its socket fails, when it has
+# got this response, or none; and no other. (The number is that of such calls: what else a program does with the
 # call, and how often, is its own affair.)
-closes_only() { # name call number request
+closes_only() { # name call number request [response]
   RUN=$(preload fault FAULT_CALL="$2" FAULT_ERRNO=ENOMEM FAULT_FIRST="$3" \
     FAULT_SECOND="$3" FAULT_LOG="${BATS_TEST_TMPDIR@Q}/fault") start "$1"
   local before
@@ -676,8 +688,8 @@ closes_only() { # name call number request
   before=$(descriptors)
   connect
   printf '%s' "$4" >&"$client"
-  receive >"$BATS_TEST_TMPDIR/nothing" || true # an end, or a reset
-  same "$(<"$BATS_TEST_TMPDIR/nothing")" ''
+  receive >"$BATS_TEST_TMPDIR/response" || true # an end, or a reset
+  same "$(<"$BATS_TEST_TMPDIR/response")" "${5-}"
   same "$(grep -c INJECTED "$BATS_TEST_TMPDIR/fault")" 1
   wait_until has_descriptors "$before"
   disconnect "$client"

@@ -83,15 +83,9 @@ A: second'
 }
 
 @test "$STAGE: a recv or send that says EINTR or EAGAIN is made again" {
-  local error errors='EINTR EAGAIN'
   # Where it is told once, EAGAIN would be a lie: epoll(7).
-  [[ $STEP != 0[56] ]] || errors=EINTR
-  for error in $errors; do
-    RUN="strace -D -o /dev/null -e trace=recvfrom,sendto
-      -e inject=recvfrom:error=$error:when=1
-      -e inject=sendto:error=$error:when=1" start "$STAGE"
-    answers
-  done
+  # shellcheck disable=SC2046 # a word, or none
+  repeats_calls "$STAGE" EINTR $([[ $STEP == 0[56] ]] || echo EAGAIN)
 }
 
 @test "$STAGE: a wait that fails ends it, with the reason" {

@@ -174,6 +174,11 @@ $fd: EPOLLIN"
 @test "upper_server: a client whose socket cannot be waited for is closed" {
   closes_only upper_server epoll_ctl 1 ''
   closes_only upper_server epoll_ctl 2 'hello'
+  closes_only upper_server epoll_ctl 3 'hello' HELLO
+}
+
+@test "upper_server: a recv or send that says EINTR or EAGAIN is made again" {
+  repeats_calls upper_server EINTR EAGAIN
 }
 
 @test "upper_server: Ctrl-C and kill end it, but nothing else between them" {
