@@ -55,8 +55,9 @@ patiently() { # command...
 
 # True when what is waited for will not come, by what the server does, not by the
 # time, for a machine may be busy: for 200 looks (a second) it has slept, but for
-# a few turns, or has ended; or it has worked for three seconds, or has had the
-# processor $most_turns times. After $DEADLINE seconds a wait ends anyway. With one of 40 instead of 10, as a test needs that
+# a few turns, or has ended, while nothing else has work to do; or it has worked for
+# three seconds, or has had the processor $most_turns times. After $DEADLINE seconds
+# a wait ends anyway. With one of 40 instead of 10, as a test needs that
 # waits for the server's clock, the server may sleep four times as long.
 in_vain() { # [looks]
   local now_turns=0 now_spent=0
@@ -70,8 +71,18 @@ in_vain() { # [looks]
   ((now_turns - turns < ${most_turns-1000000})) || return 0
   ((looks += ${1-1}))
   ((looks > DEADLINE * 20)) || return 1
-  ((now_turns - turns > 20)) || alive "$pid" ^SZX || return 0
+  ((now_turns - turns > 20)) || alive "$pid" ^SZX || others_work || return 0
   looks=1 turns=$now_turns
+  return 1
+}
+
+# True when something that this test has started has work to do, but the server.
+others_work() {
+  local one
+  for one in $(grep -lszxF "BATS_TEST_TMPDIR=$BATS_TEST_TMPDIR" /proc/[0-9]*/environ); do
+    one=${one#/proc/} one=${one%/environ}
+    [ "$one" = "$pid" ] || ! alive "$one" RD || return 0
+  done
   return 1
 }
 
