@@ -48,8 +48,8 @@ is_gone() {
   run bench cpu
   echo "$output"
   same "$status" 0
-  has_results cpu 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et python \
-    nginx
+  has_results cpu 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et deferred \
+    python nginx nginx-deferred
   is_picture cpu.svg
   grep -E '^  04_epoll_lt +[0-9.]+ +[0-9.]+ +[0-9.]+' <<<"$output"
 }

@@ -6,9 +6,9 @@ CALLS=(accept accept4 ioctl setsockopt fcntl epoll_ctl recvfrom sendto writev
 WAITS=(select pselect6 epoll_wait epoll_pwait rt_sigprocmask)
 
 measure_calls() {
-  local servers=(02_blocking_loop 03_select 04_epoll_lt 05_epoll_et) server
+  local servers=(02_blocking_loop 03_select 04_epoll_lt 05_epoll_et deferred) server
   [ -z "$python" ] || servers+=(python)
-  [ -z "$nginx" ] || servers+=(nginx)
+  [ -z "$nginx" ] || servers+=(nginx nginx-deferred)
   while next_round "$CALL_ROUNDS" "${#servers[@]}"; do
     for server in "${servers[@]}"; do
       step "$server under strace, $CALL_REQUESTS requests"

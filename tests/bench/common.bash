@@ -68,8 +68,9 @@ port_is_free() { # port
   ! grep -q ": [0-9A-F]*:$(printf %04X "$1") " /proc/net/tcp
 }
 
-# Starts a server, and waits until it listens: a stage, nginx, or python (the
-# tutorial's). $tracer, if set, is put before it. $console is its stdout.
+# Starts a server, and waits until it listens: a stage, deferred (05 as exercise
+# 5.5 leaves it), nginx, nginx-deferred, or python (the tutorial's). $tracer, if
+# set, is put before it. $console is its stdout.
 start_server() { # name [option...]
   local name=$1 tries command
   shift
@@ -78,10 +79,11 @@ start_server() { # name [option...]
     port[$name]=$((20000 + RANDOM % 10000))
     port_is_free "${port[$name]}" || continue
     case $name in
-    nginx)
-      mkdir -p "$work/nginx"
-      sed "s/@PORT@/${port[$name]}/" "$bench/nginx.conf" >"$work/nginx/conf"
-      command=(nginx -p "$work/nginx/" -c "$work/nginx/conf")
+    nginx*)
+      mkdir -p "$work/$name"
+      sed "s/@PORT@/${port[$name]}/; s/@OPTION@/${name:6}/" "$bench/nginx.conf" \
+        >"$work/$name/conf"
+      command=(nginx -p "$work/$name/" -c "$work/$name/conf")
       ;;
     # -E: no PYTHONUNBUFFERED, so that its console costs it next to nothing.
     python) command=("$python" -E "$bench/tutorial.py" "${port[$name]}") ;;
@@ -94,7 +96,7 @@ start_server() { # name [option...]
     started+=("${pid[$name]}")
     wait_until listens_or_ended "$name"
     if alive "${pid[$name]}"; then
-      [ "$name" != nginx ] || wait_until find_worker
+      [[ $name != nginx* ]] || wait_until find_worker "$name"
       own_sockets[$name]=$(sockets "$name")
       return
     fi
@@ -109,8 +111,8 @@ listens_or_ended() { # name
 
 # It is nginx's worker that serves, not the process that was started. It has
 # its title when it is ready.
-find_worker() {
-  worker[nginx]=$(pgrep -P "${pid[nginx]}" -f 'worker process')
+find_worker() { # name
+  worker[$1]=$(pgrep -P "${pid[$1]}" -f 'worker process')
 }
 
 stop_server() { # name
