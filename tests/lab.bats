@@ -198,11 +198,8 @@ shows_wanted() { # number
   esac
 }
 
-# Twice more where it fails: what NOTES.md shows may not have had its time.
 walks() { # stage
   local wanted shown number heading said=
-  # shellcheck disable=SC2034 # for bats
-  BATS_TEST_RETRIES=2
   open 80 24 "make walk-$1"
   play_to_the_end
   for number in 1 2 3 4; do
