@@ -6,7 +6,7 @@
 load common
 
 # shellcheck disable=SC2034 # for wait_until
-DEADLINE=30 # a browser takes a while to begin
+PATIENCE=3 # a browser takes a while to begin
 
 # Starts the browser on the page of the server. With --dump-dom, it writes the
 # page to $page, and ends; without, it stays. Sets $browser. It gets its SIGTERM

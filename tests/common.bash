@@ -10,7 +10,8 @@ bats_require_minimum_version 1.5.0
 
 PROJECT=${BATS_TEST_DIRNAME%/*}
 PROGRAMS=${PROGRAMS:-$PROJECT}
-DEADLINE=${DEADLINE:-10} # seconds until a wait is given up at the latest
+DEADLINE=${DEADLINE:-60} # seconds until a wait is given up at the latest
+PATIENCE=${PATIENCE:-1}  # seconds that a server sleeps until a wait is in vain
 
 # bats looks at each command before it runs, to know which has failed, and that
 # takes half a millisecond. bash knows it too, when one has.
@@ -54,11 +55,10 @@ patiently() { # command...
 }
 
 # True when what is waited for will not come, by what the server does, not by the
-# time, for a machine may be busy: for 200 looks (a second) it has slept, but for
-# a few turns, or has ended, while nothing else has work to do; or it has worked for
-# three seconds, or has had the processor $most_turns times. After $DEADLINE seconds
-# a wait ends anyway. With one of 40 instead of 10, as a test needs that
-# waits for the server's clock, the server may sleep four times as long.
+# time, for a machine may be busy: for 200 looks (a second, times $PATIENCE, where
+# its clock has a say) it has slept, but for a few turns, or has ended, while nothing
+# else has work to do; or it has worked for three seconds, or has had the processor
+# $most_turns times. After $DEADLINE seconds a wait ends anyway.
 in_vain() { # [looks]
   local now_turns=0 now_spent=0
   ((SECONDS < end)) || return 0
@@ -70,7 +70,7 @@ in_vain() { # [looks]
   ((now_spent - spent < 3000000000)) || return 0
   ((now_turns - turns < ${most_turns-1000000})) || return 0
   ((looks += ${1-1}))
-  ((looks > DEADLINE * 20)) || return 1
+  ((looks > PATIENCE * 200)) || return 1
   ((now_turns - turns > 20)) || alive "$pid" ^SZX || others_work || return 0
   looks=1 turns=$now_turns
   return 1
@@ -631,7 +631,7 @@ survives_accept() { # name
   RUN="strace -D -o ${log@Q} -e trace=accept,accept4,$WAITS
     -e inject=accept,accept4:error=ENFILE:when=1+2" start "$1"
   answers
-  DEADLINE=30 answers # a second later
+  PATIENCE=3 answers # a second later
   same "$(<"$err")" "$1: accept: Too many open files in system"
   # It is tried again a second later, not all the time.
   tries=8 rests # of which strace causes some

@@ -399,18 +399,18 @@ abandon() {
 # Runs the program under valgrind, and does so many things to it.
 run_valgrind() { # client...
   local log=$BATS_TEST_TMPDIR/valgrind one
-  RUN="valgrind --leak-check=full --log-file=$log" DEADLINE=30 start "$NAME"
+  RUN="valgrind --leak-check=full --log-file=$log" PATIENCE=3 start "$NAME"
   before=$(descriptors)
   for one; do
     "$one"
   done
   if [[ $NAME != 01* ]]; then
-    DEADLINE=30 wait_until has_descriptors "$before"
+    PATIENCE=3 wait_until has_descriptors "$before"
     begin_request # what it has is no leak
     kill -TERM "$pid"
     disconnect "$client"
   fi
-  DEADLINE=30 wait_until grep 'ERROR SUMMARY' "$log"
+  PATIENCE=3 wait_until grep 'ERROR SUMMARY' "$log"
   cat "$log"
   grep 'ERROR SUMMARY: 0 errors' "$log"
 }

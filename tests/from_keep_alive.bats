@@ -174,7 +174,7 @@ pipeline_without_reading() {
   connect
   in_background ask_often "$number" >&"$client"
   wait_until is_not_read
-  DEADLINE=60 gives "hellos $number" receive_bytes $((114 * number))
+  gives "hellos $number" receive_bytes $((114 * number))
 }
 
 ask_often() { # number
@@ -278,7 +278,7 @@ ends_them_in_time() {
   local clients
   connect_many 14
   wait_until says 'Too many open files'
-  DEADLINE=40 later 32 # it pauses for a second before it looks
+  PATIENCE=4 later 32 # it pauses for a second before it looks
 }
 
 # bats test_tags=whole
@@ -316,7 +316,7 @@ start_hasty() { # seconds
   log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=$WAITS" start_hasty 1
   connect
-  DEADLINE=40 gives true receive # its clock has a say
+  PATIENCE=4 gives true receive # its clock has a say
   end_trace
   (($(grep -c '^epoll.*= 0' "$log") <= 1)) # waits that ended by their time
 }
@@ -326,7 +326,7 @@ start_hasty() { # seconds
   start_hasty 0
   rests
   connect
-  DEADLINE=40 gives true receive
+  PATIENCE=4 gives true receive
 }
 
 # bats test_tags=whole,resident

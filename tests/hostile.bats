@@ -267,7 +267,7 @@ bears_those_who_never_stop() {
   for sender in "${senders[@]}"; do
     kill -TERM "$sender" 2>/dev/null || true
   done
-  DEADLINE=30 is_unharmed
+  PATIENCE=3 is_unharmed
 }
 
 trickle() {
@@ -312,11 +312,11 @@ trickle() {
     read -r <"$end"
   ) 3>&- &
   echo $! >>"$BATS_TEST_TMPDIR/pids"
-  DEADLINE=30 wait_until has_descriptors $((before + number))
+  PATIENCE=3 wait_until has_descriptors $((before + number))
   is_served
   rests
   echo >"$end"
-  DEADLINE=30 is_unharmed
+  PATIENCE=3 is_unharmed
 }
 
 @test "$NAME: out of 32 descriptors, those who wait are served when some go" {

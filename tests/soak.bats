@@ -79,14 +79,14 @@ is_without_clients() {
   before=$(descriptors)
   end=$((SECONDS + ${SOAK_SECONDS-240}))
   round
-  DEADLINE=30 wait_until has_descriptors "$before"
+  PATIENCE=3 wait_until has_descriptors "$before"
   memory=$(resident)
   while ((SECONDS < end)); do
     round
     rounds=$((rounds + 1))
   done
-  DEADLINE=30 wait_until has_descriptors "$before"
-  DEADLINE=30 wait_until is_without_clients
+  PATIENCE=3 wait_until has_descriptors "$before"
+  PATIENCE=3 wait_until is_without_clients
   rests
   echo "# $NAME: $rounds rounds, $memory KB, then $(resident) KB" >&3
   (($(resident) - memory <= 256))

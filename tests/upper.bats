@@ -250,7 +250,7 @@ please input: '
 
 @test "upper_client: says so when it cannot send any more" {
   start upper_server
-  run timeout "$DEADLINE" strace -o /dev/null -e trace=sendto \
+  run timeout 20 strace -o /dev/null -e trace=sendto \
     -e inject=sendto:error=ECONNRESET "$(program upper_client)" "$port" \
     < <(printf 'hello\n')
   same "$status" 1
@@ -313,11 +313,11 @@ send_words() { # file word...
   local before
   before=$(descriptors)
   # Without a keyboard it leaves, and does not read its connection as one.
-  same "$(timeout "$DEADLINE" "$(program upper_client)" "$port" <&-)" \
+  same "$(timeout 20 "$(program upper_client)" "$port" <&-)" \
     'please input: '
   # Without a terminal it sends what was typed, and no prompts.
   printf 'hello\nq\n' |
-    timeout "$DEADLINE" "$(program upper_client)" "$port" >&- 2>&-
+    timeout 20 "$(program upper_client)" "$port" >&- 2>&-
   wait_until has_descriptors "$before"
   end_trace
   same "$(sed -n 's/^recvfrom([0-9]*, "\([^"]*\)".*/\1/p' "$log" | tr -d '\n')" \
