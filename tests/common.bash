@@ -79,10 +79,9 @@ in_vain() { # [looks]
 # True when something that this test has started has work to do, but the server.
 others_work() {
   local one
-  for one in $(grep -lszxF "BATS_TEST_TMPDIR=$BATS_TEST_TMPDIR" /proc/[0-9]*/environ); do
-    one=${one#/proc/} one=${one%/environ}
+  while IFS=/ read -r _ _ one _; do
     [ "$one" = "$pid" ] || ! alive "$one" RD || return 0
-  done
+  done < <(grep -lszxF "BATS_TEST_TMPDIR=$BATS_TEST_TMPDIR" /proc/[0-9]*/environ)
   return 1
 }
 
@@ -199,6 +198,9 @@ start_program() { # path argument...
   # $RUN is a command with its options, quoted where they have to be.
   eval "run=(${RUN-})"
   declare -F "${run[0]-}" >/dev/null || run=(exec "${run[@]}")
+  # env would take a path with a = in it for a variable.
+  # shellcheck disable=SC2016 # for that shell
+  [[ "${run[*]}" != *env\ * || $1 != *=* ]] || run+=(sh -c 'exec "$0" "$@"')
   (
     inherit_nothing
     "${run[@]}" "$@" >>"$out" 2>"$err" </dev/null

@@ -412,3 +412,30 @@ check_spoiled() { # statements
   check_spoiled 'raise(SIGSEGV);'
   [[ $output == *'ends at once, with 139'* ]]
 }
+
+@test "what learners have set for other programs changes no verdict" {
+  local folder="$BATS_TEST_TMPDIR/Übung 1 = eins" names=(de_DE fr_FR tr_TR zh_CN) name mine
+  name=${names[10#$(date +%j) % 4]}
+  localedef -i "$name" -f UTF-8 "$BATS_TEST_TMPDIR/$name.UTF-8" || {
+    echo 'to install: apt-get install locales'
+    return 1
+  }
+  go_to_copy
+  mv "$PWD" "$folder"
+  cd "$folder"
+  mkdir 'Ä und Ö'
+  echo 'echo noise; cd /' >noise
+  printf 'include\nmax-time = 0.001\n' >.curlrc
+  mine=(env -i PATH="${PATH#"$BATS_LIBEXEC:"}" LOCPATH="$BATS_TEST_TMPDIR" LC_ALL="$name.UTF-8" HOME="$PWD"
+    TMPDIR="$PWD/Ä und Ö" http_proxy=http://127.0.0.1:9 ALL_PROXY=http://127.0.0.1:9
+    CDPATH=.:/ BASH_ENV="$PWD/noise" ENV="$PWD/noise" GREP_OPTIONS=-v GREP_COLORS=x
+    POSIXLY_CORRECT=1 SHELLOPTS=xtrace STRACE_LOG_PID_WIDTH=9 prlimit --nofile=1024:1024)
+  run "${mine[@]}" make -s -j8 test-02_blocking_loop
+  [[ ${lines[-1]} == [1-9]*' passed, 0 failed' ]] || { echo "$output" && return 1; }
+  "${mine[@]}" make -s try-2.a
+  run "${mine[@]}" make -s check-2.a
+  [[ $output == *'This promise is not kept: serves clients one after another'* ]]
+  cp 02_blocking_loop/server.c my/2.a/02_blocking_loop
+  run "${mine[@]}" make -s check-2.a
+  same "${lines[-1]}" '2.a: done'
+}
