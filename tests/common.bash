@@ -76,9 +76,20 @@ in_vain() { # [looks]
   return 1
 }
 
-# True when something that this test has started has work to do, but the server.
+# True when something that this test has started has work to do, but the server: what
+# descends from it, and what a daemon of strace's kind has of its environment.
 others_work() {
   local one
+  ps -e -o pid=,ppid=,stat=,comm= | awk -v test=$$ -v server="$pid" '
+    { parent[$1] = $2 }
+    $3 ~ /^[RD]/ && $1 != server && $4 !~ /^(ps|m?awk)$/ { busy[$1] }
+    END {
+      for (one in busy)
+        for (; one > 1; one = parent[one])
+          if (one == test)
+            found = 1
+      exit !found
+    }' && return
   while IFS=/ read -r _ _ one _; do
     [ "$one" = "$pid" ] || ! alive "$one" RD || return 0
   done < <(grep -lszxF "BATS_TEST_TMPDIR=$BATS_TEST_TMPDIR" /proc/[0-9]*/environ)

@@ -203,13 +203,14 @@ later() { # seconds
 }
 
 # Fails unless the server ends all connections when 30 seconds have passed since
-# it did something for them, and not a second before.
-ends_them_in_time() {
+# it did something for them, and not a second before. It may have sent a little more
+# to a client that does not read, when the kernel has found room: then so many later.
+ends_them_in_time() { # [seconds]
   local before
   before=$(descriptors)
   later 29
   same "$(descriptors)" "$before"
-  later 3
+  later "${1-3}"
   wait_until has_descriptors "$without_clients"
 }
 
@@ -256,7 +257,7 @@ ends_them_in_time() {
   start_with_clock
   pipeline_without_reading
   wait_until is_not_read
-  ends_them_in_time
+  ends_them_in_time 33
 }
 
 @test "$STAGE: the time of a connection begins anew at each response" {
