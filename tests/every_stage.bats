@@ -260,7 +260,10 @@ ends_orderly() { # request-format...
     # A reset would come after the first of these, and fail the second.
     (printf 'x' >&"$client")
     wait_read
-    (printf 'x' >&"$client")
+    (printf 'x' >&"$client") || {
+      echo 'seen: the connection was reset'
+      return 1
+    }
     disconnect "$client"
     if [ "$STAGE" = 01_blocking ]; then
       ends_with 0
