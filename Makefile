@@ -33,7 +33,8 @@ PORT := 8080
 # What shows a change. Others: 'diff -y -W 165', vimdiff, delta, meld.
 DIFF ?= diff -u --color=auto
 
-# Where `make timeline` draws. NOTES.md shows what is drawn INTO=tests/notes.
+# Where `make timeline` and `make film` draw. What NOTES.md shows is drawn
+# INTO=tests/notes.
 INTO := my
 
 MAKEFLAGS += --no-print-directory
@@ -43,7 +44,7 @@ LONG := sanitized short faults hostile fuzz bench notes exercises \
 	browser lab
 
 .PHONY: all help help-all test shake test-all test-long lint bench timeline \
-	book soak clean progress lab dawdlers watch $(NAMES:%=walk-%) \
+	film book soak clean progress lab dawdlers watch $(NAMES:%=walk-%) \
 	$(STAGES) keep_alive $(NAMES:%=test-%) test-upper test-project \
 	$(LONG:%=test-%) $(LATER:%=diff-%) $(NAMES:%=trace-%) $(PARTS:%=bench-%)
 
@@ -122,6 +123,7 @@ help-all:
 	line bench 'measure and draw what each way of waiting costs'; \
 	for p in $(PARTS); do line bench-$$p 'measure that part alone'; done; \
 	line timeline 'draw how 02, 03 and 05 wait, from a run, in my/'; \
+	line film 'draw how 04 and 05 wait, step by step, in my/'; \
 	line book 'make one HTML file of the workbook, in my/'; \
 	line lint 'look for faults without running anything'; \
 	line clean 'remove what was built'
@@ -244,6 +246,10 @@ book:
 timeline: 02_blocking_loop 03_select 05_epoll_et
 	@tests/clean tests/need trace
 	@tests/clean tests/notes/timeline $(INTO)
+
+film: 04_epoll_lt 05_epoll_et
+	@tests/clean tests/need exercise
+	@tests/clean tests/notes/film $(INTO)
 
 lint:
 	@tests/clean tests/need lint

@@ -197,4 +197,12 @@ short() { # source
   for picture in blocking timeline; do
     same "$(grep -oE '</?svg' "$BATS_TEST_TMPDIR/$picture.svg")" $'<svg\n</svg'
   done
+  "$TOOLS/film" "$BATS_TEST_TMPDIR"
+  for picture in film film-still; do
+    python3 -c 'import sys, xml.dom.minidom as dom; dom.parse(sys.argv[1])' \
+      "$BATS_TEST_TMPDIR/$picture.svg"
+    run ! grep -q '<script' "$BATS_TEST_TMPDIR/$picture.svg"
+    grep -q '>epoll_ctl MOD [0-9]* OUT<' "$BATS_TEST_TMPDIR/$picture.svg" # 04 alone
+    grep -q '>accept4(.*) = EAGAIN<' "$BATS_TEST_TMPDIR/$picture.svg" # 05 alone
+  done
 }
