@@ -19,7 +19,7 @@ unset key
 # The bar is the median, light for what the stages are compared with; the
 # whisker reaches from the lowest to the highest.
 results = "< awk -F '\t' -v OFS='\t' '$1 == \"cpu\" && /per request/ { " \
-  . "ours = $2 ~ /^0/; sub(/python/, \"tutorial (Python)\", $2); " \
+  . "ours = $2 ~ /^(0|def)/; sub(/python/, \"tutorial (Python)\", $2); " \
   . "print $2, $6, $7, $8, ours ? 11184810 : 15658734 }' results.tsv"
 set datafile separator '\t'
 plot results using (0):0:(0):2:($0-0.35):($0+0.35):5:ytic(1) \
