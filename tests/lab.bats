@@ -115,9 +115,11 @@ strip() {
   inner capture-pane -t %4 -p
 }
 
-# True when the strip is another one, and does not wait for a terminal.
+# True when the strip is another one, drawn to its end, and waits for a key.
 has_gone_on() {
-  now=$(strip) && [ "$now" != "$before" ] && ! grep -q ' …$' <<<"$now"
+  now=$(strip) && [ "$now" != "$before" ] && ! grep -q ' …$' <<<"$now" &&
+    grep -qE '^(\[[0-9]+/|Enter: more)' <<<"$now" && nap 0.05 &&
+    [ "$(strip)" = "$now" ]
 }
 
 at_the_end() {
