@@ -622,10 +622,12 @@ has_sockets() { # state number
   [ "$(sockets "$1" | wc -l)" -eq "$2" ]
 }
 
-# True when the server sleeps though a client's bytes wait.
+# True when the server sleeps though a client's bytes wait, and the client's window
+# is closed: TCP only asks now and then whether it has opened (persist, ss(8)).
 is_not_read() {
   ((looks += 3)) # of wait_until: one with ss takes its time
-  [[ $'\n'$(sockets established) == *$'\n'[1-9]* ]] && is_quiet
+  [[ $'\n'$(ss -Htno state established "sport = :$port") == \
+    *$'\n'[1-9]*'timer:(persist'* ]] && is_quiet
 }
 
 # True when the server has had nothing to do for a while.

@@ -397,7 +397,7 @@ client_that_still_sends() {
 stop_and_continue() {
   wait_until sleeps
   kill -STOP "$pid"
-  wait_until alive "$pid" Tt # t: strace has it
+  PATIENCE=10 wait_until alive "$pid" Tt # t: strace has it
   kill -CONT "$pid"
 }
 

@@ -317,7 +317,7 @@ start_hasty() { # seconds
   log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=$WAITS" start_hasty 1
   connect
-  PATIENCE=4 gives true receive # its clock has a say
+  PATIENCE=12 gives true receive # its clock has a say
   end_trace
   (($(grep -c '^epoll.*= 0' "$log") <= 1)) # waits that ended by their time
 }
@@ -327,7 +327,7 @@ start_hasty() { # seconds
   start_hasty 0
   tries=4 rests # a second at a time
   connect
-  PATIENCE=4 gives true receive
+  PATIENCE=12 gives true receive
 }
 
 # bats test_tags=whole,resident
