@@ -9,7 +9,7 @@ FOLDER=$PROJECT/tests/exercises
 # Checks every copy that a folder knows of, some at once, for they mostly wait.
 # Leaves $BATS_FILE_TMPDIR/ID/KIND.{log,code,seconds}. Kinds: the bare stage, or
 # with its bug; sound, the stage or the solution; the other and wrong mends; and
-# what plays the transcript of a hunt.
+# shows and hides, which play the transcript of a hunt, with its bug and without.
 setup_file() {
   export TMPDIR=$BATS_FILE_TMPDIR CHECK_SECONDS=200
   local id kind
@@ -33,17 +33,10 @@ ids() { # hunts|exercises
   done
 }
 
-# Prints an ID and a kind, a line each, the long ones first.
+# Prints an ID and a kind, a line each.
 list_kinds() {
-  local id patch
-  for id in $(ids hunts) $(ids exercises); do
-    for patch in "$FOLDER/$id"/{other,wrong}/*.patch; do
-      [ ! -e "$patch" ] || echo "$id $(basename "${patch%/*}")-$(basename "$patch")"
-    done
-    echo "$id sound"
-    echo "$id given"
-    [ ! -e "$FOLDER/$id/bug.patch" ] || printf '%s\n' "$id shows" "$id hides"
-  done
+  "$FOLDER/exercise" mends | cut -d ' ' -f 2-
+  ids hunts | sed 's/.*/& shows\n& hides/'
 }
 
 # Prints the exit code that a kind has to end with.
@@ -59,9 +52,9 @@ source_of() { # id
   sed -n '1s,^--- a/,,p;q' "$(ls "$FOLDER/$1"/{bug,solution}.patch 2>/dev/null)"
 }
 
-# Prints the items of a list in what is known of one.
-items_of() { # id name
-  sed -n "/^## $2\$/,/^## /s/^- //p" "$FOLDER/$1/answer.md"
+# Prints the tests that a hunt's bug turns red.
+red_of() { # id
+  sed -n '/^## Turns red$/,/^## /s/^- [a-z0-9_]*: //p' "$FOLDER/$1/answer.md"
 }
 
 code_of() { # id kind
@@ -77,7 +70,7 @@ proof_alone() { # id kind
   [[ $2 == sound || $2 == other-* ]] || return 0
   for one in $(ids hunts); do
     [ "$one" != "$1" ] || return 0
-    [[ $2 == sound || -e $FOLDER/$one/other ]] || continue
+    [ "$2" = sound ] || grep -q '^## Other' "$FOLDER/$one/answer.md" || continue
     if [ "$(source_of "$1")" = "$(source_of "$one")" ]; then
       echo "$one"
       return
@@ -88,29 +81,20 @@ proof_alone() { # id kind
 # Makes the learner's copy of a kind, and checks it, or plays its transcript.
 try_kind() { # id kind
   local id=$1 kind=$2 code=0 begin=$SECONDS stage log
-  local folder=$FOLDER/$id
   [ "$kind" != given ] || export SHOWN=99 # all that it turns red are looked for
   stage=$(dirname "$(source_of "$id")")
   log=$BATS_FILE_TMPDIR/$id/$kind
   export MY=$log.my
-  rm -rf "$MY"
   mkdir -p "${log%/*}"
-  CC=true "$FOLDER/exercise" try "$id" >"$log.try" 2>&1 # check will build it
   case $kind in
-  given | shows) ;;
-  sound | hides)
-    if [ -e "$folder/bug.patch" ]; then
-      patch -s -R -p2 -d "$MY/$id/$stage" <"$folder/bug.patch"
-    else
-      patch -s -p2 -d "$MY/$id/$stage" <"$folder/solution.patch"
-    fi
-    ;;
-  *) patch -s -p2 -d "$MY/$id/$stage" <"$folder/${kind/-//}" ;;
+  shows) "$FOLDER/exercise" mend "$id" given ;;
+  hides) "$FOLDER/exercise" mend "$id" sound ;;
+  *) "$FOLDER/exercise" mend "$id" "$kind" ;;
   esac
   case $kind in
   shows | hides)
     make -s -B -C "$MY/$id/$stage"
-    PROGRAMS=$MY/$id "$PROJECT/tests/notes/play" "$folder/task.md" all
+    PROGRAMS=$MY/$id "$PROJECT/tests/notes/play" "$FOLDER/$id/task.md" all
     ;;
   *) PROOF_ALONE=$(proof_alone "$id" "$kind") \
     "$FOLDER/exercise" check "$id" ;;
@@ -157,30 +141,20 @@ exercises() {
   done
   (($(ids hunts | wc -l) >= 24))
   for id in $(hunts); do
-    [ -n "$(items_of "$id" 'Turns red')" ]
+    [ -n "$(red_of "$id")" ]
   done
 }
 
-@test "every patch applies to the stage as it is, and no compiler warns" {
-  local id patch stage folder copy=$BATS_TEST_TMPDIR/copy compiler
-  for id in $(hunts) $(exercises); do
-    folder=$FOLDER/$id
-    stage=$(dirname "$(source_of "$id")")
-    for patch in "$folder"/*.patch "$folder"/*/*.patch; do
-      [ -e "$patch" ] || continue
-      rm -rf "$copy"
-      mkdir "$copy"
-      cp "$PROJECT/$stage"/*.c "$copy"
-      echo "$patch"
-      [[ ${patch%/*} == "$folder" || ! -e $folder/bug.patch ]] ||
-        patch -s -F 0 -p2 -d "$copy" <"$folder/bug.patch"
-      patch -s -F 0 -p2 -d "$copy" <"$patch"
-      for compiler in gcc clang; do
-        "$compiler" -O2 -Wall -Wextra -Werror -c -o /dev/null \
-          "$copy/$(basename "$(source_of "$id")")"
-      done
+@test "every change applies to the stage as it is, and no compiler warns" {
+  local id kind compiler
+  export MY=$BATS_TEST_TMPDIR/my
+  while read -r _ id kind; do
+    echo "$id $kind"
+    "$FOLDER/exercise" mend "$id" "$kind"
+    for compiler in gcc clang; do
+      "$compiler" -O2 -Wall -Wextra -Werror -c -o /dev/null "$MY/$id/$(source_of "$id")"
     done
-  done
+  done < <("$FOLDER/exercise" mends)
 }
 
 @test "a hunt's report shows what the bugged program does" {
@@ -202,7 +176,7 @@ exercises() {
         cat "$BATS_FILE_TMPDIR/$id/given.log"
         return 1
       }
-    done < <(items_of "$id" 'Turns red' | sed 's/^[a-z0-9_]*: //')
+    done < <(red_of "$id")
   done
 }
 
@@ -224,9 +198,10 @@ exercises() {
     [[ $kind != shows && $kind != hides ]] || continue
     log=$(tr '\n' ' ' <"$BATS_FILE_TMPDIR/$id/$kind.log")
     while read -r name; do
-      sentence=$(sed "1,/^## Wrong: $name\$/d; /^## /,\$d; /^- /d" \
+      sentence=$(sed "1,/^## Wrong: $name\$/d; /^[#\`]/,\$d; /^- /d" \
         "$FOLDER/$id/answer.md" | tr -s '\n' ' ' | sed 's/^ *//; s/ *$//')
-      if [ "$kind" = "wrong-$name.patch" ]; then
+      [ -n "$sentence" ] || continue
+      if [ "$kind" = "wrong-$name" ]; then
         [[ $log == *"$sentence"* ]]
       else
         [[ $log != *"$sentence"* ]]
