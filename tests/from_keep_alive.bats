@@ -48,6 +48,12 @@ Hello, world! 0'
   gives 'hellos 2' receive_bytes 228
 }
 
+@test "$STAGE: two requests that come in one piece are answered to one that stays" {
+  connect
+  send 'GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n'
+  gives 'hellos 2' receive_bytes 228
+}
+
 @test "$STAGE: the second response takes 40 ms, without options" {
   # Nagle waits for an ACK of the head, and the client's kernel delays it.
   local later
