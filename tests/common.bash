@@ -407,23 +407,23 @@ read_reply() {
   [ ! -s "$said" ]
 }
 
-# Prints so many bytes of it.
+# Prints so many bytes of it. (head, when it is ended, does not write what has come.)
 receive_bytes() { # number
-  local reply=
   if (($1 < 5000)); then
-    # With -N, bash loses bytes when time is up before all of them have come.
-    wait_response >&2 || return 124
-    IFS= read -rN "$1" -t "$DEADLINE" reply <&"$client" || true
-    printf '%s' "$reply"
+    patiently dd bs=1 count="$1" status=none <&"$client"
   else
     patiently head -c "$1" <&"$client"
   fi
 }
 
-# Prints so many bytes of what it says to each of $clients, until one gets none.
+# Prints so many bytes, a few, of what it says to each of $clients, until one gets none.
 receive_from_each() { # number
+  local reply
   for client in "${clients[@]}"; do
-    receive_bytes "$1" || return
+    wait_response >&2 || return 124
+    # With -N, bash loses bytes when time is up before all of them have come.
+    IFS= read -rN "$1" -t "$DEADLINE" reply <&"$client" || true
+    printf '%s' "$reply"
   done
 }
 
