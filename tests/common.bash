@@ -27,6 +27,11 @@ STEP=${STAGE-}
 STEP=${STEP%%_*}
 [ "$STEP" != keep ] || STEP=06
 
+# The server's name: STAGE=upper stands for two programs.
+# shellcheck disable=SC2034 # for the suites
+NAME=${STAGE-}
+[ "$NAME" != upper ] || NAME=upper_server
+
 # Runs a command until it succeeds, and fails when that is in vain.
 wait_until() {
   local end=$((SECONDS + DEADLINE)) looks=0 turns spent
@@ -462,6 +467,13 @@ start_crowded() { # name
 # True when a text stands on the server's stderr.
 says() { # text
   [[ $(<"$err") == *"$1"* ]]
+}
+
+# Connects a client that says the beginning of a request, and stays, on $client.
+client_in_mid_request() {
+  connect
+  printf 'GET / HT' >&"$client"
+  wait_read
 }
 
 disconnect() { # descriptor

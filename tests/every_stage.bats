@@ -111,9 +111,7 @@ without() { # descriptors command...
   local closed code
   for closed in 0 2 02; do
     RUN="without $closed" start "$STAGE"
-    connect
-    printf 'GET / HT' >&"$client"
-    wait_read
+    client_in_mid_request
     [[ $(readlink "/proc/$pid/fd/"[012]) != *socket:* ]]
     printf 'TP/1.0\r\n\r\n' >&"$client"
     gives hello receive
@@ -278,6 +276,10 @@ ends_orderly() { # request-format...
     'POST / HTTP/1.0\n\n' 'GETX / HTTP/1.0\r\n\r\n' 'get / HTTP/1.0\r\n\r\n' \
     'HEADX / HTTP/1.0\r\n\r\n'
   answer=too_large ends_orderly "GET /$(printf '%08200d' 1)"
+  local answer=hello
+  [[ $STEP != 06 ]] || answer='hello | head -c -13'
+  ends_orderly 'HEAD / HTTP/1.0\r\nContent-Length: 24\r\n\r\n' \
+    'HEAD / HTTP/1.0\nTransfer-Encoding: chunked\n\n'
 }
 
 @test "$STAGE: a GET that announces a body is not reset either" {
@@ -301,8 +303,8 @@ ends_orderly() { # request-format...
 }
 
 @test "$STAGE: a request with a NUL in it is answered whole, and not reset" {
-  ends_orderly 'GET /\0 HTTP/1.0\r\n\r\n' \
-    'GET / HTTP/1.0\r\nA: \0\r\nContent-Length: 2\r\n\r\n'
+  ends_orderly 'GET /\0 HTTP/1.0\r\n\r\n' '\0GET / HTTP/1.0\r\n\r\n' \
+    'GET / HTTP/1.0\r\nA: b\0\0\r\nContent-Length: 2\r\n\r\n'
 }
 
 # bats test_tags=whole
@@ -343,12 +345,6 @@ console_shows() { # text
 # Brings the server into a state, with a client on $client.
 silent_client() {
   connect
-  wait_read
-}
-
-client_in_mid_request() {
-  connect
-  printf 'GET / HT' >&"$client"
   wait_read
 }
 

@@ -5,9 +5,6 @@
 
 load common
 
-NAME=$STAGE
-[ "$STAGE" = upper ] && NAME=upper_server
-
 CLIENTS=6  # in each case, one after another
 AT_ONCE=12 # cases that run at the same time
 [[ $NAME == 01* ]] && CLIENTS=1
@@ -94,8 +91,7 @@ count_first_calls() { # option
 
 # Ends the traced server, and waits until its trace is complete.
 end() {
-  kill -TERM "$pid"
-  ends_with 143 # 128 and the signal's number
+  end_by TERM
   [ ! -s "$log" ] || wait_until grep -q -e '^+++ killed' -e INJECTED "$log"
 }
 
@@ -384,15 +380,8 @@ reset() {
   disconnect "$client"
 }
 
-# Sends a part of a request. Stays, on $client.
-begin_request() {
-  connect
-  printf 'GET / HT' >&"$client"
-  wait_read
-}
-
 abandon() {
-  begin_request
+  client_in_mid_request
   disconnect "$client"
 }
 
@@ -406,7 +395,7 @@ run_valgrind() { # client...
   done
   if [[ $NAME != 01* ]]; then
     PATIENCE=3 wait_until has_descriptors "$before"
-    begin_request # what it has is no leak
+    client_in_mid_request # what it has is no leak
     kill -TERM "$pid"
     disconnect "$client"
   fi

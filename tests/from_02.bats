@@ -37,12 +37,6 @@ sleeps_in() { # function
     grep -q '^1 ' "/proc/$pid/syscall" 2>/dev/null
 }
 
-client_in_mid_request() {
-  connect
-  printf 'GET / HT' >&"$client"
-  wait_read
-}
-
 @test "$STAGE: a client that leaves in mid-request leaves nothing behind" {
   start "$STAGE"
   local before

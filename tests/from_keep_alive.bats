@@ -137,11 +137,16 @@ Hello, world! 0'
     'GET / HTTP/1.1\r\nTransfer-Encoding: chunked'; do
     closes "$start\r\n\r\n"
   done
+  for start in 'Content-Length: 18' 'Transfer-Encoding: chunked'; do
+    gives 'hello | head -c -13' \
+      ask_for "HEAD / HTTP/1.1\r\n$start\r\n\r\nGET / HTTP/1.1\r\n\r\n"
+  done
 }
 
 @test "$STAGE: a request with a NUL in it is the last, with its body" {
   closes 'GET / HTTP/1.1\r\nA: \0\r\nContent-Length: 18\r\n\r\n' \
-    'GET /\0 HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\n\0\r\n\r\n'
+    'GET / HTTP/1.1\r\nA: b\0\0\r\nContent-Length: 18\r\n\r\n' \
+    'GET /\0 HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\n\0\r\n\r\n' '\0GET / HTTP/1.1\r\n\r\n'
 }
 
 @test "$STAGE: a request too long in a pipeline ends it with 431" {

@@ -5,9 +5,6 @@
 
 load common
 
-NAME=$STAGE
-[ "$STAGE" = upper ] && NAME=upper_server
-
 setup() {
   local folder=$BATS_TEST_TMPDIR/requests many
   mkdir "$folder"
@@ -77,7 +74,6 @@ build_sanitized() {
   answers
   wait_until has_descriptors "$before"
   same "$(LC_ALL=C tr -d '\t\n -~' <"$out" | wc -c)" 0
-  kill -TERM "$pid"
-  ends_with 143 # the sanitizers would make it another one
+  end_by TERM # the sanitizers would make its exit code another one
   same "$(cat "$err")" ''
 }

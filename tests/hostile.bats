@@ -5,9 +5,6 @@
 
 load common
 
-NAME=$STAGE
-[ "$STAGE" = upper ] && NAME=upper_server
-
 RESET=$(tool reset)
 
 # Starts the server, and notes what it has open.
@@ -23,14 +20,9 @@ in_each_mode() { # command...
   [ "$NAME" = 06_tcp_options ] || return 0
   for mode in --cork --nodelay; do
     echo "$mode:"
-    end
+    end_by TERM
     "$@"
   done
-}
-
-end() {
-  kill -TERM "$pid"
-  ends_with 143 # 128 and the signal's number
 }
 
 # Fails unless the server is as it was, rests, and answers.
@@ -97,7 +89,7 @@ is_unharmed_by_resets() { # bytes format [argument...]
 
 @test "$NAME: a reset behind the response ends nobody else" {
   shrugs_off 5 'POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n'
-  end
+  end_by TERM
   [ "$NAME" = upper_server ] || shrugs_off 200 'POST / HTTP/1.1\r\n\r\n'
 }
 
@@ -392,24 +384,6 @@ is_unharmed_by_crowd() {
   same "$(<"$err")" "$NAME: accept: Too many open files"
 }
 
-@test "$NAME: the last of 1,100 clients is served when others leave" {
-  only 03_select
-  begin_crowded
-  tries=4 rests
-  local last=${waiting[15]}
-  printf 'GET / HTTP/1.0\n\n' >&"$last"
-  # Those inside are served, the highest descriptor too.
-  for client in "${inside[@]:950:50}"; do
-    printf 'GET / HTTP/1.0\n\n' >&"$client"
-    grep -q 'Hello, world!' <(timeout "$DEADLINE" cat <&"$client")
-  done
-  for client in "${inside[@]:0:100}"; do
-    printf 'GET / HTTP/1.0\n\n' >&"$client"
-  done
-  grep -q 'Hello, world!' <(timeout "$DEADLINE" cat <&"$last")
-  is_unharmed_by_crowd
-}
-
 @test "$NAME: a reset while the table is full ends nobody else" {
   serves_many
   begin_crowded
@@ -429,45 +403,6 @@ is_unharmed_by_crowd() {
   printf '%s' "$post" >&"$client"
   wait_response
   is_unharmed_by_crowd
-}
-
-# Fails unless the server answers what printf makes of the request, once, does
-# not take what is behind it for a request, and does not reset the connection.
-answers_once() { # format
-  # shellcheck disable=SC2059 # the format is the request
-  printf "$1" >"$BATS_TEST_TMPDIR/request"
-  connect
-  cat "$BATS_TEST_TMPDIR/request" >&"$client" # in one piece
-  timeout "$DEADLINE" cat <&"$client" >"$BATS_TEST_TMPDIR/response"
-  same "$(grep -ac '^HTTP/1' "$BATS_TEST_TMPDIR/response")" 1
-  # A reset would come after the first of these, and fail the second.
-  printf 'GET /behind HTTP/1.1\r\n\r\n' >&"$client"
-  wait_read
-  printf 'x' >&"$client"
-  disconnect "$client"
-  same "$(grep -c '/behind' "$out")" 0
-}
-
-@test "$NAME: a body behind a HEAD is not taken for a request" {
-  [ "$NAME" != upper_server ] || skip 'has no requests'
-  begin
-  answers_once 'HEAD / HTTP/1.1\r\nContent-Length: 24\r\n\r\n'
-  answers_once 'HEAD / HTTP/1.1\nContent-Length: 5\n\nGET /behind HTTP/1.1\n\n'
-  answers_once 'HEAD / HTTP/1.1\nTransfer-Encoding: chunked\n\n'
-  is_unharmed
-}
-
-@test "$NAME: a NUL does not hide the fields behind it" {
-  [ "$NAME" != upper_server ] || skip 'has no requests'
-  begin
-  local field rest='Content-Length: 24\r\n\r\n'
-  for field in '\0' 'A: \0' 'A: b\0\0'; do
-    answers_once "GET / HTTP/1.1\r\n$field\r\n$rest"
-    answers_once "GET / HTTP/1.1\r\n$field\r\n${rest}GET /behind HTTP/1.1\n\n"
-  done
-  answers_once "GET /\0 HTTP/1.1\r\n$rest"
-  answers_once "\0GET / HTTP/1.1\r\n$rest"
-  is_unharmed
 }
 
 # bats test_tags=whole

@@ -162,58 +162,11 @@ says_all() { # heading
   diff <(words_of "$text") <(words_of "$said")
 }
 
-# Sets $wanted to the regular expression of what a terminal shows at the end of
-# a walk, by NOTES.md: with its prompts, and what is typed; and $heading.
-want() { # stage terminal
-  local line section where kind words printed='' pattern
-  heading=$(sed -nE "/^### Walkthrough of ($1|${1%%_*})\$/=" "$NOTES")
-  wanted=
-  while IFS=$'\t' read -r line section where kind words; do
-    [ "$section-$where" = "$heading-$2" ] || continue
-    case $kind in
-    print) printed+=$words$'\n' ;;
-    prompt) printed+=$words ;;
-    *)
-      set_pattern "$printed"
-      wanted+=$pattern
-      printed=
-      case $kind in
-      run) set_pattern "$2\$ $words"$'\n' ;;
-      type) set_pattern "$words"$'\n' ;;
-      ^C) pattern=$'\\^C\n?' ;;
-      *) pattern= ;;
-      esac
-      wanted+=$pattern
-      ;;
-    esac
-  done < <("$PROJECT/tests/notes/play" --blocks "$NOTES")
-  : "$line"
-}
-
-# True when a terminal shows all that is wanted, and what it may besides: its
-# prompt, or what a program that still runs has printed since.
-shows_wanted() { # number
-  shown=$(terminal "$1" | squeeze)
-  case $shown in
-  *"$1$") [[ $shown =~ ^$wanted$1\$$ ]] ;;
-  *) [[ $shown$'\n' =~ ^$wanted ]] ;;
-  esac
-}
-
 walks() { # stage
-  local wanted shown number heading said=
+  local said=
   open 80 24 "make walk-$1"
   play_to_the_end
-  for number in 1 2 3 4; do
-    want "$1" "$number"
-    wait_until shows_wanted "$number" || {
-      printf 'terminal %s shows:\n%s\n' "$number" "$shown"
-      printf 'and not:\n%s\n' "$wanted"
-      picture
-      return 1
-    }
-  done
-  says_all "$heading"
+  says_all "$(sed -nE "/^### Walkthrough of ($1|${1%%_*})\$/=" "$NOTES")"
   press Enter
   awaits 'outside\$$'
   nothing_is_left
@@ -248,13 +201,12 @@ walks() { # stage
 }
 
 @test "Enter pressed too quickly does not get ahead of the terminals" {
-  local wanted shown
   open 80 24 'make walk-01_blocking'
   awaits '^\[1/'
   press -N 40 Enter
   awaits 'the end:'
-  want 01_blocking 2
-  wait_until shows_wanted 2
+  wait_until terminal_shows 2 '^curl: \(7\) Failed to connect' # the last command
+  same "$(terminal 2 | grep -c '^Hello, world!')" 2
 }
 
 @test "a walk works inside tmux, and without a network of its own" {

@@ -4,9 +4,6 @@
 
 load common
 
-NAME=$STAGE
-[ "$STAGE" = upper ] && NAME=upper_server
-
 setup() {
   RESET=$(tool reset)
   printf 'GET / HTTP/1.0\r\n\r\n' >"$BATS_TEST_TMPDIR/request"
@@ -92,6 +89,5 @@ is_without_clients() {
   (($(resident) - memory <= 256))
   answers
   same "$(cat "$err")" ''
-  kill -TERM "$pid"
-  ends_with 143 # 128 and the signal's number
+  end_by TERM
 }
