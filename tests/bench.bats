@@ -44,6 +44,7 @@ is_gone() {
   same "$(find "$BATS_TEST_TMPDIR" -maxdepth 1 -name 'tmp.*')" ''
 }
 
+# bats file_tags=waits
 @test "the part cpu compares the servers, in a table, a file and a picture" {
   run bench cpu
   echo "$output"
@@ -63,6 +64,7 @@ is_gone() {
   grep -E '^  500 +[0-9.]+ +[0-9.]+ +[0-9.]+' <<<"$output"
 }
 
+# bats file_tags=waits_too
 @test "the part memory tells what an idle connection takes" {
   run bench memory
   echo "$output"
@@ -89,6 +91,7 @@ is_gone() {
     $4 ~ /for 16/ { print $6 }' "$results/results.tsv")" 1
 }
 
+# bats file_tags=
 @test "a part replaces its own results, and no others'" {
   printf '%s\t1\t2\t3\t4\t5\t6\t7\t8\n' '# idle' idle memory \
     >"$results/results.tsv"

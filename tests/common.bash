@@ -473,7 +473,7 @@ says() { # text
 client_in_mid_request() {
   connect
   printf 'GET / HT' >&"$client"
-  wait_read
+  wait_read "$client"
 }
 
 disconnect() { # descriptor

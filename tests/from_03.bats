@@ -37,6 +37,8 @@ GET /second HTTP/1.0
 A: second'
 }
 
+# bats test_tags=whole
+# bats test_tags=whole
 @test "$STAGE: a client that never stops sending keeps nobody waiting" {
   log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=recvfrom" start "$STAGE"
