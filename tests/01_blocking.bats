@@ -44,7 +44,7 @@ blames_client() {
   blames_client
 }
 
-@test "01_blocking: ends with 1, and says why, when its response has no taker" {
+@test "01_blocking: ends with 1, and says why, when it cannot send the response" {
   RUN='strace -D -o /dev/null -e trace=sendto
     -e inject=sendto:error=ECONNRESET' start 01_blocking
   gives true ask_for 'GET / HTTP/1.0\n\n'
@@ -59,7 +59,7 @@ blames_client() {
     '01_blocking: accept: Too many open files in system'
 }
 
-@test "01_blocking: waits for as long as its client does" {
+@test "01_blocking: waits as long as its client does" {
   start 01_blocking
   connect
   printf 'GET / HTTP/1.0\n' >&"$client"

@@ -50,7 +50,7 @@ can_be_overfull() {
     '03_select: socket: Too many open files'
 }
 
-@test "03_select: the sets are made anew on every turn" {
+@test "03_select: it fills the sets anew in every turn" {
   local log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=pselect6" start 03_select
   connect

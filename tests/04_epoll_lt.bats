@@ -4,7 +4,7 @@
 load common
 
 # bats test_tags=whole,economy
-@test "04_epoll_lt: a GET costs six calls, the waits and the console apart" {
+@test "04_epoll_lt: a GET costs six calls, besides the waits and the console" {
   trace_gets 04_epoll_lt
   same "$(calls_of_gets)" 'accept4 10
 close 10

@@ -4,7 +4,7 @@
 load common
 
 # bats test_tags=whole,economy
-@test "05_epoll_et: a GET costs five calls, the waits and the console apart" {
+@test "05_epoll_et: a GET costs five calls, besides the waits and the console" {
   trace_gets 05_epoll_et
   # And one in which accept4() says EAGAIN, for all clients that came together.
   same "$(calls_of_gets)" 'accept4 20
@@ -16,7 +16,7 @@ sendto 10'
 }
 
 # bats test_tags=whole,economy
-@test "05_epoll_et: interest is registered once, and never modified" {
+@test "05_epoll_et: it registers its interest once, and never changes it" {
   trace_gets 05_epoll_et
   same "$(grep -c EPOLL_CTL_MOD "$log")" 0
   same "$(grep -c 'EPOLL_CTL_ADD.*EPOLLET' "$log")" 11
@@ -31,7 +31,7 @@ sendto 10'
 }
 
 # bats test_tags=economy
-@test "05_epoll_et: a client that has sent nothing is not read from" {
+@test "05_epoll_et: it does not read from a client that has sent nothing" {
   local log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=recvfrom,$WAITS" start 05_epoll_et
   connect
@@ -43,7 +43,7 @@ sendto 10'
   same "$(grep -c '^recvfrom' "$log")" 1
 }
 
-@test "05_epoll_et: clients that come together are told of once, and all served" {
+@test "05_epoll_et: clients that come together make one event, and all are served" {
   local clients=() i
   start 05_epoll_et
   kill -STOP "$pid"

@@ -13,7 +13,7 @@ setup() {
   start 06_tcp_options
 }
 
-@test "06_tcp_options: one option at most, and in front, is taken" {
+@test "06_tcp_options: it takes one option at most, before the port" {
   run --separate-stderr timeout 5 "$(program 06_tcp_options)" --cork --nodelay
   same "$status" 2
   [[ ${stderr_lines[0]} == "06_tcp_options: "*"'--nodelay'" ]]
@@ -23,7 +23,7 @@ setup() {
 }
 
 # bats test_tags=whole
-@test "06_tcp_options: eight pipelined requests leave as 16 segments, plain" {
+@test "06_tcp_options: eight pipelined responses leave in 16 segments, without an option" {
   # The client does not read meanwhile: each time it does, it may send an ACK,
   # and it has only 16 to send at once before it begins to delay them.
   requests 8 >"$BATS_TEST_TMPDIR/requests"
@@ -36,14 +36,14 @@ setup() {
 }
 
 # bats test_tags=whole
-@test "06_tcp_options: eight pipelined requests leave as 16 with --nodelay" {
+@test "06_tcp_options: eight pipelined responses leave in 16 segments, with --nodelay" {
   start 06_tcp_options --nodelay
   ask_at_once 8 >/dev/null
   same "$(closing_line)" \
     'closed after 8 responses in 16 data segments (nodelay)'
 }
 
-@test "06_tcp_options: 8 and 16 pipelined requests leave as 1 with --cork" {
+@test "06_tcp_options: 8 or 16 pipelined responses leave in one segment, with --cork" {
   local number
   for number in 8 16; do
     start 06_tcp_options --cork
@@ -67,7 +67,7 @@ setup() {
 }
 
 # bats test_tags=whole
-@test "06_tcp_options: every connection's end is told, whoever ends it" {
+@test "06_tcp_options: it reports the end of each connection, whichever side ends it" {
   connect
   wait_read
   disconnect "$client"
@@ -77,7 +77,7 @@ setup() {
 }
 
 # bats test_tags=whole
-@test "06_tcp_options: where a full window holds bytes back, it says so far" {
+@test "06_tcp_options: if a full window holds bytes back, its report says so far" {
   # Nobody reads what nc has read, and its buffer is small.
   mkfifo "$BATS_TEST_TMPDIR/full"
   exec {client}<>"$BATS_TEST_TMPDIR/full"

@@ -29,7 +29,7 @@ refuses() { # what-it-names argument...
   }
 }
 
-@test "$STAGE: a port that is none is refused" {
+@test "$STAGE: it refuses a port that is not a number up to 65535" {
   local word
   for word in x 80x '' ' 80' +80 -1 65536 99999999999999999999 0x50 80.0; do
     refuses "$word" "$word"
@@ -37,20 +37,20 @@ refuses() { # what-it-names argument...
   done
 }
 
-@test "$STAGE: an address that is none is refused" {
+@test "$STAGE: it refuses an address that is not an IPv4 address" {
   local word
   for word in localhost 1.2.3 256.0.0.1 ::1 '' 127.0.0.1.5; do
     refuses "$word" 65535 "$word" # the highest port
   done
 }
 
-@test "$STAGE: an unknown option and a word too many are refused" {
+@test "$STAGE: it refuses an unknown option and an extra argument" {
   refuses --port --port
   refuses -p -p 8080
   refuses more 8080 127.0.0.1 more
 }
 
-@test "$STAGE: without arguments it asks for 127.0.0.1, port 8080" {
+@test "$STAGE: without arguments it listens on 127.0.0.1, port 8080" {
   local log=$BATS_TEST_TMPDIR/log
   # The call is made to fail, so that it does not matter who has the port.
   run timeout 5 strace -o "$log" -e trace=bind -e inject=bind:error=EADDRINUSE \
@@ -59,7 +59,7 @@ refuses() { # what-it-names argument...
   grep -F 'sin_port=htons(8080), sin_addr=inet_addr("127.0.0.1")' "$log"
 }
 
-@test "$STAGE: it says where it listens, on the address that was asked for" {
+@test "$STAGE: it listens on the address that it is given, and says so" {
   start_program "$(program "$STAGE")" 0 127.0.0.2
   [[ $(cat "$out") =~ ^listening\ on\ http://127\.0\.0\.2:[1-9][0-9]*/$ ]]
   exec {client}<>"/dev/tcp/127.0.0.2/$port"
@@ -67,7 +67,7 @@ refuses() { # what-it-names argument...
   gives hello receive
 }
 
-@test "$STAGE: a port in use is an error with its reason" {
+@test "$STAGE: if the port is in use, it says so and ends" {
   start "$STAGE"
   run --separate-stderr timeout 5 "$(program "$STAGE")" "$port"
   same "$status" 1
@@ -75,7 +75,7 @@ refuses() { # what-it-names argument...
   same "$stderr" "$STAGE: bind: Address already in use"
 }
 
-@test "$STAGE: a stdout that takes nothing is an error with its reason" {
+@test "$STAGE: if it cannot write to stdout, it says so and ends" {
   local code=0
   timeout 5 "$(program "$STAGE")" 0 >/dev/full 2>"$BATS_TEST_TMPDIR/err" ||
     code=$?
@@ -84,7 +84,7 @@ refuses() { # what-it-names argument...
     "$STAGE: write: No space left on device"
 }
 
-@test "$STAGE: what fails at the start is said, and no listening line before" {
+@test "$STAGE: if a call fails at the start, it says so and ends" {
   local call calls='socket setsockopt listen getsockname'
   [[ $STEP != 0[3-6] ]] || calls+=' fcntl'
   [[ $STEP != 0[4-6] ]] || calls+=' epoll_create1 epoll_ctl'
@@ -107,7 +107,7 @@ without() { # descriptors command...
   exec "$@"
 }
 
-@test "$STAGE: a standard descriptor that is closed becomes no socket" {
+@test "$STAGE: a socket never takes the place of a closed stdin, stdout or stderr" {
   local closed code
   for closed in 0 2 02; do
     RUN="without $closed" start "$STAGE"
@@ -133,7 +133,7 @@ without() { # descriptors command...
   gives hello patiently curl -sS -i -0 "$url"
 }
 
-@test "$STAGE: a request may end in either style of blank line" {
+@test "$STAGE: a request may end with either kind of blank line" {
   local request
   for request in 'GET / HTTP/1.0\n\n' 'GET / HTTP/1.0\r\n\r\n' \
     'GET / HTTP/1.0\nA: b\n\n' 'GET / HTTP/1.0\r\nA: b\n\r\n' \
@@ -149,7 +149,7 @@ without() { # descriptors command...
   done
 }
 
-@test "$STAGE: what only looks like a blank line does not end a request" {
+@test "$STAGE: only a blank line ends a request" {
   local request
   for request in '\r\n' 'GET / HTTP/1.0\r\n' 'GET / HTTP/1.0\n\r\r\n' \
     'GET / HTTP/1.0\n\rA\n' 'GET / HTTP/1.0\r\r\nA: b\n'; do
@@ -158,7 +158,7 @@ without() { # descriptors command...
   done
 }
 
-@test "$STAGE: a request may come a byte at a time" {
+@test "$STAGE: a request may arrive a byte at a time" {
   local request=$'GET / HTTP/1.0\r\nHost: a\r\n\r\n' i
   have_server
   connect
@@ -213,7 +213,7 @@ send_cut() { # file where
 }
 
 # bats test_tags=whole
-@test "$STAGE: a POST of 10 MB gets its response whole" {
+@test "$STAGE: a client that posts 10 MB gets its whole response" {
   have_server
   gives hello ask < <(
     printf 'POST / HTTP/1.0\r\nContent-Length: 10000000\r\n\r\n'
@@ -221,12 +221,12 @@ send_cut() { # file where
   )
 }
 
-@test "$STAGE: what send() does not take at once is not lost" {
+@test "$STAGE: if send() takes only a part, the rest follows" {
   RUN=$(preload few) start "$STAGE"
   gives hello ask_for 'GET / HTTP/1.0\r\n\r\n'
 }
 
-@test "$STAGE: a GET or HEAD is closed at once, without waiting for the client" {
+@test "$STAGE: after a GET or HEAD, it closes without waiting for the client" {
   local before method answer
   for method in GET HEAD; do
     answer=hello
@@ -271,7 +271,7 @@ ends_orderly() { # request-format...
   done
 }
 
-@test "$STAGE: a client still sending reads the response's end, not a reset" {
+@test "$STAGE: a client that still sends gets the whole response, and no reset" {
   ends_orderly 'POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n' \
     'POST / HTTP/1.0\n\n' 'GETX / HTTP/1.0\r\n\r\n' 'get / HTTP/1.0\r\n\r\n' \
     'HEADX / HTTP/1.0\r\n\r\n'
@@ -282,14 +282,14 @@ ends_orderly() { # request-format...
     'HEAD / HTTP/1.0\nTransfer-Encoding: chunked\n\n'
 }
 
-@test "$STAGE: a GET that announces a body is not reset either" {
+@test "$STAGE: a client whose GET announces a body gets no reset" {
   ends_orderly 'GET / HTTP/1.0\r\ncontent-length: 2\r\n\r\n' \
     'GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n' \
     'GET / HTTP/1.0\nA: b\nCONTENT-LENGTH:2\n\n'
 }
 
 # bats test_tags=whole
-@test "$STAGE: a request that ends where a piece ends hides nothing behind it" {
+@test "$STAGE: a client that sends more after a request of 1024 or 2048 bytes gets no reset" {
   # 1024 bytes are read at once, and what is behind them is not among them.
   ends_orderly "GET /$(printf '%01008d' 1) HTTP/1.0\n\n" \
     "GET /$(printf '%01008d' 1) HTTP/1.0\n\n$(printf '%0100d' 1)" \
@@ -297,18 +297,18 @@ ends_orderly() { # request-format...
 }
 
 # bats test_tags=whole
-@test "$STAGE: bytes behind a request are seen, and do not reset it" {
+@test "$STAGE: a client that sends more after its request gets no reset" {
   ends_orderly 'GET / HTTP/1.0\r\n\r\nx' \
     "GET / HTTP/1.0\r\n\r\n$(printf '%0500d' 1)"
 }
 
-@test "$STAGE: a request with a NUL in it is answered whole, and not reset" {
+@test "$STAGE: a client whose request has a NUL byte gets the whole response, and no reset" {
   ends_orderly 'GET /\0 HTTP/1.0\r\n\r\n' '\0GET / HTTP/1.0\r\n\r\n' \
     'GET / HTTP/1.0\r\nA: b\0\0\r\nContent-Length: 2\r\n\r\n'
 }
 
 # bats test_tags=whole
-@test "$STAGE: the console shows the request, and nothing a terminal obeys" {
+@test "$STAGE: the console shows the request, and no byte that a terminal would obey" {
   start "$STAGE"
   ask_for 'GET /\033[2J\tq HTTP/1.0\r\nA: \0\r\303\244\177\\\r\n\r\nbody' \
     >/dev/null
@@ -328,7 +328,7 @@ console_shows() { # text
   [ "$(tail -n +2 "$out" && echo .)" = "$1." ]
 }
 
-@test "$STAGE: a console that goes away does not end it" {
+@test "$STAGE: it goes on when its console has gone" {
   local console=$BATS_TEST_TMPDIR/console reader
   mkfifo "$console"
   exec {reader}<>"$console"
@@ -380,7 +380,7 @@ client_that_still_sends() {
   answers
 }
 
-@test "$STAGE: it may be stopped and continued while it waits" {
+@test "$STAGE: it can be stopped and continued while it waits" {
   start "$STAGE"
   stop_and_continue
   client_in_mid_request
@@ -397,7 +397,7 @@ stop_and_continue() {
   kill -CONT "$pid"
 }
 
-@test "$STAGE: idle, with clients and without, it uses no CPU time" {
+@test "$STAGE: while nothing happens, it uses no CPU time" {
   local state servers=()
   for state in true silent_client client_in_mid_request \
     client_that_still_sends; do
@@ -409,7 +409,7 @@ stop_and_continue() {
   rests "${servers[@]}"
 }
 
-@test "$STAGE: it starts again on the same port straight away" {
+@test "$STAGE: it can be started again on the same port at once" {
   local first
   start "$STAGE"
   first=$port

@@ -131,13 +131,17 @@ exercises() {
 }
 
 @test "every folder is whole" {
-  local id file
+  local id file suite name
   for id in $(hunts) $(exercises); do
     head -n 1 "$FOLDER/$id/task.md" | grep "^# $id ."
     [ -e "$PROJECT/$(source_of "$id")" ]
     for file in Hint Answer; do
       grep "^## $file\$" "$FOLDER/$id/answer.md"
     done
+    while IFS=: read -r suite name; do
+      grep -F "${name% (sometimes)}\" {" "$PROJECT/tests/$suite.bats"
+    done < <(sed -nE '/^## (Turns|Wrong)/,/^```/s/^- ([a-z0-9_]+): /\1:/p' \
+      "$FOLDER/$id/answer.md")
   done
   (($(ids hunts | wc -l) >= 24))
   for id in $(hunts); do
@@ -409,7 +413,7 @@ check_spoiled() { # statements
   [[ ${lines[-1]} == [1-9]*' passed, 0 failed' ]] || { echo "$output" && return 1; }
   "${mine[@]}" make -s try-2.a
   run "${mine[@]}" make -s check-2.a
-  [[ $output == *'This promise is not kept: serves clients one after another'* ]]
+  [[ $output == *'This promise is not kept: it serves clients one after another'* ]]
   cp 02_blocking_loop/server.c my/2.a/02_blocking_loop
   run "${mine[@]}" make -s check-2.a
   same "${lines[-1]}" '2.a: done'

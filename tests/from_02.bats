@@ -4,7 +4,7 @@
 
 load common
 
-@test "$STAGE: serves clients one after another, and keeps nothing of them" {
+@test "$STAGE: it serves clients one after another, and closes each connection" {
   start "$STAGE"
   local before i
   before=$(descriptors)
@@ -14,7 +14,7 @@ load common
   wait_until has_descriptors "$before"
 }
 
-@test "$STAGE: a signal ends it also while its console takes nothing" {
+@test "$STAGE: a signal ends it even while its console is blocked" {
   local console=$BATS_TEST_TMPDIR/console reader
   mkfifo "$console"
   # shellcheck disable=SC2034 # for start_on
@@ -37,7 +37,7 @@ sleeps_in() { # function
     grep -q '^1 ' "/proc/$pid/syscall" 2>/dev/null
 }
 
-@test "$STAGE: a client that leaves in mid-request leaves nothing behind" {
+@test "$STAGE: when a client leaves in mid-request, the server closes too" {
   start "$STAGE"
   local before
   before=$(descriptors)
@@ -49,7 +49,7 @@ sleeps_in() { # function
   answers
 }
 
-@test "$STAGE: what a client leaves half said is not the next one's" {
+@test "$STAGE: half a request of one client is not part of the next one's" {
   start "$STAGE"
   client_in_mid_request
   disconnect "$client"
@@ -57,7 +57,7 @@ sleeps_in() { # function
   same "$(grep GET "$out")" 'GET /whole HTTP/1.0'
 }
 
-@test "$STAGE: a client that half-closes in mid-request is closed" {
+@test "$STAGE: when a client half-closes in mid-request, the server closes" {
   start "$STAGE"
   local before
   before=$(descriptors)
@@ -66,7 +66,7 @@ sleeps_in() { # function
   answers
 }
 
-@test "$STAGE: a client that resets the connection ends nobody else" {
+@test "$STAGE: a client that resets its connection does no harm" {
   start "$STAGE"
   local before
   before=$(descriptors)
@@ -79,7 +79,7 @@ sleeps_in() { # function
   answers
 }
 
-@test "$STAGE: a client that is gone when it is answered ends nobody else" {
+@test "$STAGE: a client that has gone before it is answered does no harm" {
   answers_the_gone "$STAGE" $'GET / HTTP/1.0\n\n'
 }
 
@@ -97,10 +97,10 @@ GET /2 HTTP/1.0"
 }
 
 # bats test_tags=waits
-@test "$STAGE: a failure of accept is said once, and those who wait are served" {
+@test "$STAGE: when accept fails, it says so once, and later serves those who wait" {
   survives_accept "$STAGE"
 }
 
-@test "$STAGE: a client is not forgotten when accept finds one before it gone" {
+@test "$STAGE: when a client in the backlog has gone, the next one is served" {
   accepts_behind "$STAGE"
 }

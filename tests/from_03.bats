@@ -17,7 +17,7 @@ load common
   gives hello receive
 }
 
-@test "$STAGE: two requests that come by turns, line by line, are kept apart" {
+@test "$STAGE: two requests that arrive in turns, line by line, are kept apart" {
   start "$STAGE"
   local first second
   connect
@@ -39,7 +39,7 @@ A: second'
 
 # bats test_tags=whole
 # bats test_tags=whole
-@test "$STAGE: a client that never stops sending keeps nobody waiting" {
+@test "$STAGE: a client that never stops sending does not keep others waiting" {
   log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=recvfrom" start "$STAGE"
   connect
@@ -66,7 +66,7 @@ is_full() {
 }
 
 # bats test_tags=whole
-@test "$STAGE: idle, with clients and without, it sleeps without a time limit" {
+@test "$STAGE: while nothing happens, it does not wake up" {
   log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=$WAITS" start "$STAGE"
   local before
@@ -90,7 +90,7 @@ is_full() {
   grep -F -B 1 -e '--- SIGTERM' "$log" | grep -F -e "$limit"
 }
 
-@test "$STAGE: a wait that a signal cuts short is made again" {
+@test "$STAGE: when a signal interrupts its wait, it waits again" {
   RUN="strace -D -o /dev/null -e trace=$WAITS
     -e inject=$WAITS:error=EINTR:when=1+2" start "$STAGE"
   answers
@@ -98,13 +98,13 @@ is_full() {
   same "$(<"$err")" ''
 }
 
-@test "$STAGE: a recv or send that says EINTR or EAGAIN is made again" {
+@test "$STAGE: when recv or send says EINTR or EAGAIN, it tries again" {
   # Where it is told once, EAGAIN would be a lie: epoll(7).
   # shellcheck disable=SC2046 # a word, or none
   repeats_calls "$STAGE" EINTR $([[ $STEP == 0[56] ]] || echo EAGAIN)
 }
 
-@test "$STAGE: a wait that fails ends it, with the reason" {
+@test "$STAGE: if its wait fails, it says so and ends" {
   local call=epoll_wait
   [[ $STAGE != 03_* ]] || call=select
   RUN="strace -D -o /dev/null -e trace=$WAITS
@@ -113,14 +113,14 @@ is_full() {
   same "$(<"$err")" "$STAGE: $call: Cannot allocate memory"
 }
 
-@test "$STAGE: its limit of descriptors is its table's size, or the hard one" {
+@test "$STAGE: its limit of descriptors is the size of its table, or the hard limit" {
   case $STAGE in
   03_*) limits_descriptors "$STAGE" 1024 ;;
   *) limits_descriptors "$STAGE" 65536 ;;
   esac
 }
 
-@test "$STAGE: out of descriptors, it serves those inside and then the others" {
+@test "$STAGE: out of descriptors, it serves the clients it has, then those who wait" {
   start_crowded "$STAGE"
   # Those inside are served: each leaves, and lets another one in.
   for client in "${crowd[@]}"; do
@@ -138,7 +138,7 @@ is_full() {
   tries=4 rests
 }
 
-@test "$STAGE: a client whose socket cannot be waited for leaves no descriptor" {
+@test "$STAGE: if it cannot wait for a client's socket, it closes that client alone" {
   case $STAGE in
   03_*) closes_only "$STAGE" fcntl 1 '' ;; # made non-blocking
   04_*)
@@ -163,7 +163,7 @@ is_full() {
   esac
 }
 
-@test "$STAGE: 4,000 clients that come and go leave no memory behind" {
+@test "$STAGE: 4,000 clients that come and go do not make its memory grow" {
   # ASan would keep what is freed.
   RUN='env ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=0' start "$STAGE"
   local before

@@ -38,7 +38,7 @@ Hello, world! 0'
   same "$(grep -o '^GET /...' "$out" | sort -c && grep -c '^GET' "$out")" 100
 }
 
-@test "$STAGE: a request that is only part there waits for the rest" {
+@test "$STAGE: when a part of a request has arrived, it waits for the rest" {
   local all
   all=$(requests 3)
   connect
@@ -48,13 +48,13 @@ Hello, world! 0'
   gives 'hellos 2' receive_bytes 228
 }
 
-@test "$STAGE: two requests that come in one piece are answered to one that stays" {
+@test "$STAGE: two requests in one piece are answered while the client stays" {
   connect
   send 'GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n'
   gives 'hellos 2' receive_bytes 228
 }
 
-@test "$STAGE: the second response takes 40 ms, without options" {
+@test "$STAGE: without TCP options, the second response takes 40 ms" {
   # Nagle waits for an ACK of the head, and the client's kernel delays it.
   local later
   later=$(later_times)
@@ -62,7 +62,7 @@ Hello, world! 0'
   ((10#$(sed -n 5p <<<"$later") >= 35000))
 }
 
-@test "$STAGE: empty lines before a request are passed over" {
+@test "$STAGE: it skips empty lines before a request" {
   gives 'hellos 3' ask_for '\r\n%s\r\n\r\n\r\n\n%s\n\n\r\n%s\r\n\r\n\r\n' \
     'GET / HTTP/1.1' 'GET / HTTP/1.1' 'GET / HTTP/1.1'
   # Cut anywhere, and any number of them, they are no request.
@@ -78,12 +78,12 @@ Hello, world! 0'
   gives hello receive
 }
 
-@test "$STAGE: HEAD gets the head alone" {
+@test "$STAGE: a HEAD request gets the head alone" {
   gives "hellos 1 | head -c -13; hello | head -c -13" \
     ask_for 'HEAD / HTTP/1.1\r\n\r\nHEAD / HTTP/1.0\r\n\r\n'
 }
 
-@test "$STAGE: the next request has no say in this one's answer" {
+@test "$STAGE: the next request does not change the answer to this one" {
   local field
   for field in 'Connection: close' 'Content-Length: 5' \
     'Transfer-Encoding: a'; do
@@ -94,12 +94,12 @@ Hello, world! 0'
   done
 }
 
-@test "$STAGE: HTTP/1.1 without more keeps the connection" {
+@test "$STAGE: after an HTTP/1.1 request, the connection stays open" {
   keeps 'GET / HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\n\n' \
     'GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n'
 }
 
-@test "$STAGE: only a field called Connection can ask for its end" {
+@test "$STAGE: only a Connection field can ask for the connection's end" {
   keeps 'GET /close HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\nA: close\r\n\r\n' \
     'GET / HTTP/1.1\r\nX-Connection: close\r\n\r\n' \
     'GET / HTTP/1.1\r\nConnection: a\r\nA: close\r\n\r\n' \
@@ -109,7 +109,7 @@ Hello, world! 0'
 }
 
 # bats test_tags=whole
-@test "$STAGE: Connection: close, in any case, is answered and closed" {
+@test "$STAGE: after Connection: close, in capitals or not, it answers and closes" {
   local line
   for line in 'Connection: close' 'connection:CLOSE' \
     'CONNECTION: upgrade, Close' 'Connection: a\r\nConnection: close' \
@@ -120,13 +120,13 @@ Hello, world! 0'
 }
 
 # bats test_tags=whole
-@test "$STAGE: HTTP/1.0, and no version, are answered and closed" {
+@test "$STAGE: after HTTP/1.0, or no version, it answers and closes" {
   closes 'GET / HTTP/1.0\r\n\r\n' 'GET /\r\n\r\n' \
     'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n' \
     'GET /HTTP/1.1 HTTP/1.0\r\nA: HTTP/1.1\r\n\r\n'
 }
 
-@test "$STAGE: behind a body or an unknown method nothing is a request" {
+@test "$STAGE: what follows a body or an unknown method is not taken for a request" {
   local start
   for start in 'POST / HTTP/1.1' 'OPTIONS / HTTP/1.1' 'get / HTTP/1.1' \
     'GETX / HTTP/1.1' 'HEADX / HTTP/1.1' 'HELLO / HTTP/1.1' \
@@ -143,13 +143,13 @@ Hello, world! 0'
   done
 }
 
-@test "$STAGE: a request with a NUL in it is the last, with its body" {
+@test "$STAGE: a request with a NUL byte is the last of its connection" {
   closes 'GET / HTTP/1.1\r\nA: \0\r\nContent-Length: 18\r\n\r\n' \
     'GET / HTTP/1.1\r\nA: b\0\0\r\nContent-Length: 18\r\n\r\n' \
     'GET /\0 HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\n\0\r\n\r\n' '\0GET / HTTP/1.1\r\n\r\n'
 }
 
-@test "$STAGE: a request too long in a pipeline ends it with 431" {
+@test "$STAGE: when a pipelined request is too long, it answers 431 and closes" {
   {
     requests 2
     head -c 9000 /dev/zero | tr '\0' a
@@ -158,7 +158,7 @@ Hello, world! 0'
 }
 
 # bats test_tags=whole
-@test "$STAGE: a client that does not read is not read from" {
+@test "$STAGE: it stops reading from a client that does not read" {
   local before
   start "$STAGE"
   answers # so that the pages of what answers are in memory
@@ -225,7 +225,7 @@ ends_them_in_time() {
   wait_until has_descriptors "$without_clients"
 }
 
-@test "$STAGE: a client that stays silent is closed after IDLE_SECONDS" {
+@test "$STAGE: it closes a silent client after IDLE_SECONDS" {
   # The clock begins at 0 in a new virtual machine, and in a time namespace.
   local seconds
   for seconds in 0 1000; do
@@ -237,7 +237,7 @@ ends_them_in_time() {
   done
 }
 
-@test "$STAGE: a byte now and then does not help a client over its time" {
+@test "$STAGE: a byte now and then gives a client no more time" {
   start_with_clock
   connect
   wait_read
@@ -255,7 +255,7 @@ ends_them_in_time() {
   wait_until has_descriptors "$without_clients"
 }
 
-@test "$STAGE: a client that does not close has IDLE_SECONDS for it" {
+@test "$STAGE: a client has IDLE_SECONDS to close after its response" {
   start_with_clock
   connect
   printf 'POST / HTTP/1.0\n\n' >&"$client"
@@ -275,14 +275,14 @@ is_closed_at_last() {
 }
 
 # bats test_tags=whole
-@test "$STAGE: one that takes no response has IDLE_SECONDS for it" {
+@test "$STAGE: a client has IDLE_SECONDS to take its response" {
   start_with_clock
   pipeline_without_reading
   wait_until is_not_read
   is_closed_at_last
 }
 
-@test "$STAGE: the time of a connection begins anew at each response" {
+@test "$STAGE: each response gives a client IDLE_SECONDS more" {
   start_with_clock
   connect
   for _ in 1 2 3; do
@@ -296,7 +296,7 @@ is_closed_at_last() {
   gives true receive
 }
 
-@test "$STAGE: silent clients that fill its table are closed in time" {
+@test "$STAGE: silent clients that fill the table are closed in time" {
   RUN='prlimit --nofile=16 --' start_with_clock
   local clients
   connect_many 14
@@ -305,7 +305,7 @@ is_closed_at_last() {
 }
 
 # bats test_tags=whole
-@test "$STAGE: requests that came while it was stopped are answered" {
+@test "$STAGE: it answers requests that arrived while it was stopped" {
   local clients
   start_with_clock
   kill -STOP "$pid"
@@ -335,7 +335,7 @@ start_hasty() { # seconds
 }
 
 # bats test_tags=whole,waits_too
-@test "$STAGE: it wakes by itself to close a client, and for nothing but rarely" {
+@test "$STAGE: it wakes up to close a client, and almost never for nothing" {
   log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=$WAITS" start_hasty 1
   connect
@@ -345,7 +345,7 @@ start_hasty() { # seconds
 }
 
 # bats test_tags=waits_too
-@test "$STAGE: with an IDLE_SECONDS of 0 it closes all the same, and rests" {
+@test "$STAGE: with an IDLE_SECONDS of 0 it closes clients, and still sleeps" {
   start_hasty 0
   tries=4 rests # a second at a time
   connect
@@ -353,7 +353,7 @@ start_hasty() { # seconds
 }
 
 # bats test_tags=whole,resident
-@test "$STAGE: a connection that is idle again has no buffer" {
+@test "$STAGE: an idle connection has no buffer" {
   local clients before
   gives 'hellos 1' ask_for 'GET / HTTP/1.1\r\n\r\n'
   connect_many 200

@@ -10,7 +10,7 @@ talk() {
   patiently "$(program upper_client)" "$port"
 }
 
-@test "upper_server and upper_client: usage and bad arguments" {
+@test "upper_server and upper_client: they print their usage, and refuse bad arguments" {
   local name
   for name in upper_server upper_client; do
     run --separate-stderr timeout 5 "$(program "$name")" --help
@@ -27,7 +27,7 @@ talk() {
   done
 }
 
-@test "upper_server and upper_client: 127.0.0.1, port 1688, unless told" {
+@test "upper_server and upper_client: without arguments, 127.0.0.1 and port 1688" {
   local log=$BATS_TEST_TMPDIR/strace
   run timeout 5 strace -o "$log" -e trace=bind -e inject=bind:error=EADDRINUSE \
     "$(program upper_server)"
@@ -45,7 +45,7 @@ talk() {
   same "$(cat "$out")" "listening on 127.0.0.1:$port"
 }
 
-@test "upper_server: ASCII letters come back as capitals, all else as it was" {
+@test "upper_server: ASCII letters come back as capitals, all else unchanged" {
   start upper_server
   local all=$BATS_TEST_TMPDIR/all
   LC_ALL=C awk 'BEGIN { for (i = 0; i < 256; i++) printf "%c", i }' >"$all"
@@ -61,7 +61,7 @@ talk() {
   gives 'tr a A <"$text"' ask <"$text"
 }
 
-@test "upper_server: what send() does not take at once is not lost" {
+@test "upper_server: if send() takes only a part, the rest follows" {
   RUN=$(preload few) start upper_server
   connect
   printf 'hello, world' >&"$client"
@@ -69,7 +69,7 @@ talk() {
 }
 
 # bats test_tags=whole
-@test "upper_server: shows each event, for one connection by turns" {
+@test "upper_server: shows each event, EPOLLIN and EPOLLOUT in turn" {
   start upper_server
   local word before
   before=$(descriptors)
@@ -105,7 +105,7 @@ $fd: EPOLLIN"
 }
 
 # bats test_tags=whole
-@test "upper_server: a client that does not read is not read from" {
+@test "upper_server: it stops reading from a client that does not read" {
   start upper_server
   connect
   in_background timeout 20 cat /dev/zero 1>&"$client" 2>/dev/null
@@ -128,7 +128,7 @@ $fd: EPOLLIN"
   same "$(grep -c ', 64, -1)' "$log")" "$(grep -c '^epoll' "$log")"
 }
 
-@test "upper_server: a client's reset or leaving ends nobody else" {
+@test "upper_server: a client that resets or leaves does no harm" {
   start upper_server
   local before
   before=$(descriptors)
@@ -147,11 +147,11 @@ $fd: EPOLLIN"
   rests
 }
 
-@test "upper_server: a client that is gone when it is answered ends nobody else" {
+@test "upper_server: a client that has gone before it is answered does no harm" {
   answers_the_gone upper_server hello
 }
 
-@test "upper_server: out of descriptors, it serves those inside, then others" {
+@test "upper_server: out of descriptors, it serves the clients it has, then the others" {
   start_crowded upper_server
   tries=4 rests # each second
   for client in "${crowd[@]}"; do
@@ -162,7 +162,7 @@ $fd: EPOLLIN"
   same "$(<"$err")" 'upper_server: accept: Too many open files'
 }
 
-@test "upper_server: a failure of accept is said once, and all are served" {
+@test "upper_server: when accept fails, it says so once, and later serves all" {
   survives_accept upper_server
   accepts_behind upper_server
 }
@@ -171,17 +171,17 @@ $fd: EPOLLIN"
   limits_descriptors upper_server 65536
 }
 
-@test "upper_server: a client whose socket cannot be waited for is closed" {
+@test "upper_server: if it cannot wait for a client's socket, it closes that client" {
   closes_only upper_server epoll_ctl 1 ''
   closes_only upper_server epoll_ctl 2 'hello'
   closes_only upper_server epoll_ctl 3 'hello' HELLO
 }
 
-@test "upper_server: a recv or send that says EINTR or EAGAIN is made again" {
+@test "upper_server: when recv or send says EINTR or EAGAIN, it tries again" {
   repeats_calls upper_server EINTR EAGAIN
 }
 
-@test "upper_server: Ctrl-C and kill end it, but nothing else between them" {
+@test "upper_server: Ctrl-C and kill end it, but a stop does not" {
   local signal
   for signal in INT TERM; do
     RUN='env --default-signal=INT' start upper_server
@@ -220,7 +220,7 @@ please input: '
 }
 
 # bats test_tags=whole
-@test "upper_client: a long line is said and answered a chunk at a time" {
+@test "upper_client: sends a long line a chunk at a time, and waits for each reply" {
   local line=$BATS_TEST_TMPDIR/line
   head -c 100000 /dev/zero | tr '\0' a >"$line"
   start upper_server
@@ -236,13 +236,13 @@ please input: '
   same "$(wc -c <"$heard")" 1024
 }
 
-@test "upper_client: a reply may come in pieces" {
+@test "upper_client: a reply may arrive in pieces" {
   nc_server HEL LO
   same "$(printf 'hello\nq\n' | talk)" 'please input: HELLO
 please input: '
 }
 
-@test "upper_client: takes no more for a reply than what it asked for" {
+@test "upper_client: takes no more bytes for a reply than it has sent" {
   nc_server HELLOAGAIN
   run talk < <(printf 'hello\n')
   same "${lines[0]}" 'please input: HELLO'
@@ -307,7 +307,7 @@ send_words() { # file word...
   [[ $output == *'upper_client: the server went away' ]]
 }
 
-@test "upper_client: what is closed at its start becomes no connection" {
+@test "upper_client: its connection never takes the place of a closed stdin, stdout or stderr" {
   log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=recvfrom" start upper_server
   local before
