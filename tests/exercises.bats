@@ -140,7 +140,7 @@ exercises() {
     done
     while IFS=: read -r suite name; do
       grep -F "${name% (sometimes)}\" {" "$PROJECT/tests/$suite.bats"
-    done < <(sed -nE '/^## (Turns|Wrong)/,/^```/s/^- ([a-z0-9_]+): /\1:/p' \
+    done < <(sed -nE '/^- seen/d; /^## (Turns|Wrong)/,/^```/s/^- ([a-z0-9_]+): /\1:/p' \
       "$FOLDER/$id/answer.md")
   done
   (($(ids hunts | wc -l) >= 24))
