@@ -116,6 +116,10 @@ in_words() { # command...
   ended) echo 'the program ends' ;;
   says) echo "the server says: $2" ;;
   listens) echo 'the server says where it listens' ;;
+  is_not_read) echo 'the server sleeps, and leaves unread what the client sends' ;;
+  is_full) echo 'the client cannot send any more' ;;
+  console_shows) echo "the console shows: $2" ;;
+  grep) echo "a line has: ${*:(-2):1}" ;;
   sleeps) echo 'the server has nothing more to do' ;;
   *) echo "${*//_/ }" ;;
   esac

@@ -121,7 +121,7 @@ Hello, world! 0'
 
 # bats test_tags=whole
 @test "$STAGE: after HTTP/1.0, or no version, it answers and closes" {
-  closes 'GET / HTTP/1.0\r\n\r\n' 'GET /\r\n\r\n' \
+  closes 'GET / HTTP/1.0\r\n\r\n' 'GET /\r\n\r\n' 'GET /1\r\n\r\n' \
     'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n' \
     'GET /HTTP/1.1 HTTP/1.0\r\nA: HTTP/1.1\r\n\r\n'
 }

@@ -237,7 +237,7 @@ please input: '
 }
 
 @test "upper_client: a reply may arrive in pieces" {
-  nc_server HEL LO
+  nc_server HE L LO
   same "$(printf 'hello\nq\n' | talk)" 'please input: HELLO
 please input: '
 }
