@@ -44,7 +44,7 @@ LONG := sanitized short faults hostile fuzz bench notes exercises \
 	browser lab
 
 .PHONY: all help help-all test shake test-all test-long lint bench timeline \
-	film book soak clean progress lab dawdlers watch $(NAMES:%=walk-%) \
+	film book clean progress lab dawdlers watch $(NAMES:%=walk-%) \
 	$(STAGES) keep_alive $(NAMES:%=test-%) test-upper test-project \
 	$(LONG:%=test-%) $(LATER:%=diff-%) $(NAMES:%=trace-%) $(PARTS:%=bench-%)
 
@@ -104,7 +104,6 @@ help-all:
 	line test-notes 'test what NOTES.md and README.md show'; \
 	line shake 'run tests and checks under load, for five minutes'; \
 	line test-browser 'test with a browser as the client'; \
-	line soak 'wear the servers out, for five minutes'; \
 	for s in $(LATER); do line diff-$$s 'show what it changes'; done; \
 	for s in $(NAMES); do line trace-$$s 'run it under strace'; done; \
 	line try-4.a 'begin an exercise (4.1) or a hunt (4.a)'; \
@@ -157,11 +156,6 @@ test-hostile test-fuzz: test-%: all
 	@tests/clean tests/need test
 	@tests/clean tests/need long
 	@SUITES=$* tests/clean tests/run $(LATER) upper
-
-soak: all
-	@tests/clean tests/need test
-	@tests/clean tests/need long
-	@SUITES=soak tests/clean tests/run $(LATER) upper
 
 test-bench test-notes test-exercises: test-%: all
 	@tests/clean tests/need test

@@ -222,7 +222,7 @@ send_cut() { # file where
 }
 
 @test "$STAGE: if send() takes only a part, the rest follows" {
-  RUN=$(preload few) start "$STAGE"
+  RUN=$(preload short FEW=yes) start "$STAGE"
   gives hello ask_for 'GET / HTTP/1.0\r\n\r\n'
 }
 

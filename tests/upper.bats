@@ -62,7 +62,7 @@ talk() {
 }
 
 @test "upper_server: if send() takes only a part, the rest follows" {
-  RUN=$(preload few) start upper_server
+  RUN=$(preload short FEW=yes) start upper_server
   connect
   printf 'hello, world' >&"$client"
   gives 'printf HELLO,\ WORLD' receive_bytes 12

@@ -228,47 +228,10 @@ record() { # server case quantity unit value
   printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$part" "$@" "$round" >>"$work/raw"
 }
 
-# Adds the ratios of one quantity, each to a server's or a case's within the
-# same round: field 2 is the server, 3 the case.
-record_ratios() { # quantity field base new-quantity
-  awk -F '\t' -v OFS='\t' -v part="$part" -v quantity="$1" -v field="$2" \
-    -v base="$3" -v name="$4" '
-    function key() { return $(5 - field) FS $7 }
-    $1 != part || $4 != quantity { next }
-    $field == base { of[key()] = $6 }
-    { line[++lines] = $0 }
-    END {
-      for (i = 1; i <= lines; i++) {
-        $0 = line[i]
-        if (of[key()] > 0)
-          print $1, $2, $3, name, "ratio", $6 / of[key()], $7
-      }
-    }' "$work/raw" >"$work/ratios"
-  cat "$work/ratios" >>"$work/raw"
-}
-
-# Prints a part's results: the median over the rounds, and the spread.
-summarise() { # part
-  awk -F '\t' -v OFS='\t' -v part="$1" '
-    $1 != part { next }
-    {
-      key = $1 FS $2 FS $3 FS $4 FS $5
-      if (!(key in count)) order[++keys] = key
-      # Kept sorted: there are few.
-      for (i = ++count[key]; i > 1 && value[key, i - 1] > $6; i--)
-        value[key, i] = value[key, i - 1]
-      value[key, i] = $6 + 0
-    }
-    END {
-      for (k = 1; k <= keys; k++) {
-        key = order[k]
-        n = count[key]
-        low = value[key, int((n + 1) / 2)]
-        high = value[key, int(n / 2) + 1]
-        printf "%s\t%.4g\t%.4g\t%.4g\t%d\n", key, (low + high) / 2,
-          value[key, 1], value[key, n], n
-      }
-    }' "$work/raw"
+# Prints the results: the median over the rounds, and the spread.
+summarise() {
+  datamash -s -g 1,2,3,4,5 --format %.4g median 6 min 6 max 6 count 6 \
+    <"$work/raw"
 }
 
 # Prints results as a table: fields of the results become its rows and columns,

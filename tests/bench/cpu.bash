@@ -23,13 +23,10 @@ measure_cpu() {
   for server in "${servers[@]}"; do
     [ "$server" = python ] || stop_server "$server"
   done
-  record_ratios 'CPU time per request' 2 nginx 'CPU time against nginx'
-  record_ratios 'CPU time per request' 2 python 'CPU time against python'
 }
 
 show_cpu() {
   echo 'CPU time per request: a connection for each, 50 at once. deferred is 05'
   echo "as exercise 5.5 leaves it, python the tutorial's server, in Python."
-  sed 's/CPU time per request/microseconds/; s/CPU time against/times/' |
-    table 2 4 server
+  sed 's/CPU time per request/microseconds/' | table 2 4 server
 }

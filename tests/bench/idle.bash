@@ -23,16 +23,12 @@ measure_idle() {
       stop_server "$server"
     done
   done
-  record_ratios 'CPU time per request' 3 0 'CPU time against none idle'
 }
 
 show_idle() {
   local levels
   mapfile -t levels < <(printf '%s\n' "${SELECT_LEVELS[@]}" \
     "${EPOLL_LEVELS[@]}" | sort -nu)
-  cat >"$work/idle"
   echo 'CPU time per request, in microseconds, while connections are idle.'
-  table 3 2 idle 'CPU time per request' "${levels[@]}" <"$work/idle"
-  echo 'The same as a ratio to the time with none.'
-  table 3 2 idle 'CPU time against none idle' "${levels[@]}" <"$work/idle"
+  table 3 2 idle '' "${levels[@]}"
 }

@@ -25,7 +25,6 @@ measure_latency() {
   for mode in "${MODES[@]}"; do
     stop_server "06_tcp_options--$mode"
   done
-  record_latency_ratios
 }
 
 start_mode() { # mode
@@ -59,8 +58,6 @@ count_segments() {
   exec {client}>&-
   wait_until segments_are_told
   record "$mode" "$case" 'data segments for 16 responses' segments "$told"
-  record "$mode" "$case" 'data segments per response' segments \
-    "$(awk "BEGIN { print $told / 16 }")"
 }
 
 read_responses() { # number
@@ -80,32 +77,13 @@ segments_are_told() {
   [ -n "$told" ]
 }
 
-# The ratio that the lesson is about: to plain, within a round and a case.
-record_latency_ratios() {
-  awk -F '\t' -v OFS='\t' '
-    $1 != "latency" || $4 != "time per request" { next }
-    $2 == "plain" { plain[$3, $7] = $6 }
-    { line[++lines] = $0 }
-    END {
-      for (i = 1; i <= lines; i++) {
-        $0 = line[i]
-        print $1, $2, $3, "faster than plain", "ratio",
-          plain[$3, $7] / $6, $7
-      }
-    }' "$work/raw" >"$work/ratios"
-  cat "$work/ratios" >>"$work/raw"
-}
-
 show_latency() {
-  local case quantity
+  local case
   cat >"$work/results"
   echo '06_tcp_options, one connection that stays open: milliseconds a request,'
-  echo 'how many times as fast as plain, data segments per response and for 16.'
+  echo 'and data segments for 16 responses.'
   for case in 'one at a time' '16 pipelined'; do
-    for quantity in 'time per' faster 'per response' '16 responses'; do
-      grep "	$case	.*$quantity" "$work/results"
-    done | sed 's/time per request/ms/; s/faster than plain/times as fast/
-      s/data segments for 16 responses/segments for 16/
-      s/data segments per response/segments/' | table 2 4 "$case"
+    grep "	$case	" "$work/results" | sed 's/time per request/ms/
+      s/data segments for 16 responses/segments/' | table 2 4 "$case"
   done
 }
