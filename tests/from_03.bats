@@ -45,7 +45,9 @@ A: second'
   connect
   printf 'POST / HTTP/1.0\n\n' >&"$client"
   wait_response # so it has begun
+  wait_until sleeps
   kill -STOP "$pid"
+  wait_until alive "$pid" Tt
   in_background timeout 60 cat /dev/zero 1>&"$client" 2>/dev/null
   wait_until is_full # megabytes wait, whether cat gets the processor or not
   connect
