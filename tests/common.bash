@@ -117,6 +117,7 @@ in_words() { # command...
   says) echo "the server says: $2" ;;
   listens) echo 'the server says where it listens' ;;
   is_not_read) echo 'the server sleeps, and leaves unread what the client sends' ;;
+  has_arrived) echo 'what the clients have sent has arrived' ;;
   is_full) echo 'the client cannot send any more' ;;
   console_shows) echo "the console shows: $2" ;;
   grep) echo "a line has: ${*:(-2):1}" ;;
@@ -468,6 +469,12 @@ start_crowded() { # name
   wait_until says 'Too many open files'
 }
 
+# True when the server's kernel has all that its clients have sent. (On a busy machine
+# even loopback takes its time.)
+has_arrived() {
+  ! ss -Htn state established "dport = :$port" | awk '{ print $2 }' | grep -qvx 0
+}
+
 # True when a text stands on the server's stderr.
 says() { # text
   [[ $(<"$err") == *"$1"* ]]
@@ -798,6 +805,7 @@ trace_long_request() { # name
   wait_until grep -q '^epoll_ctl(.*EPOLL_CTL_ADD.*u32=[^3]' "$log"
   kill -STOP "$pid"
   send 'GET /%04090d HTTP/1.0\n\n' 1
+  wait_until has_arrived
   kill -CONT "$pid"
   gives "hello $1" receive
   end_trace

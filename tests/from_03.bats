@@ -52,6 +52,7 @@ A: second'
   wait_until is_full # megabytes wait, whether cat gets the processor or not
   connect
   printf 'GET / HTTP/1.0\n\n' >&"$client"
+  wait_until has_arrived
   kill -CONT "$pid"
   gives hello receive
   # It need not read 100 times before it looks at another client.
@@ -61,10 +62,10 @@ A: second'
   ((reads < 100))
 }
 
-# True when the client that was started last cannot send any more: it sleeps, and TCP
-# only asks now and then whether there is room.
+# True when a client cannot send any more: it only asks now and then whether there is
+# room.
 is_full() {
-  sleeps "$started" && [[ $(ss -Hton "dport = :$port") == *'timer:(persist'* ]]
+  [[ $(ss -Hton "dport = :$port") == *'timer:(persist'* ]]
 }
 
 # bats test_tags=whole

@@ -314,12 +314,14 @@ is_closed_at_last() {
   for client in "${clients[@]}"; do
     send 'GET / HTTP/1.1\r\n\r\n'
   done
+  wait_until has_arrived
   kill -CONT "$pid"
   wait_until has_shown 80
   kill -STOP "$pid"
   for client in "${clients[@]}"; do
     send 'GET / HTTP/1.1\r\n\r\n'
   done
+  wait_until has_arrived
   echo 1040 >"$clock" # later than their time
   kill -CONT "$pid"
   gives 'hellos 160' receive_from_each 228
