@@ -288,14 +288,14 @@ send_words() { # file word...
   "$(program upper_client)" "$port" <"$input" >"$said" 2>&1 3>&- &
   local talker=$!
   echo "$talker" >>"$BATS_TEST_TMPDIR/pids"
-  printf 'hello\n' >&"$typing"
-  wait_until grep -q HELLO "$said"
+  client=$typing send 'hello\nagain\n' # in one piece, as a paste comes
+  wait_until grep -q AGAIN "$said"
   kill -TERM "$pid"
   wait_until ended "$talker"
   wait "$talker" || code=$?
   same "$code" 1
   same "$(cat "$said")" \
-    $'please input: HELLO\nplease input: \nupper_client: the server went away'
+    $'please input: HELLO\nplease input: AGAIN\nplease input: \nupper_client: the server went away'
 }
 
 @test "upper_client: says so when the server goes away before it answers" {
