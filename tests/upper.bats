@@ -45,6 +45,12 @@ talk() {
   same "$(cat "$out")" "listening on 127.0.0.1:$port"
 }
 
+@test "upper_server: a socket never takes the place of a closed stdin or stderr" {
+  # shellcheck disable=SC2016 # for that shell
+  RUN="sh -c 'exec \"\$@\" <&- 2>&-' -" start upper_server
+  [[ $(readlink "/proc/$pid/fd/"[012]) != *socket:* ]]
+}
+
 @test "upper_server: ASCII letters come back as capitals, all else unchanged" {
   start upper_server
   local all=$BATS_TEST_TMPDIR/all
