@@ -38,6 +38,8 @@ wait_until() {
   until "$@"; do
     if in_vain; then
       echo "waited in vain until: $(in_words "$@")"
+      [ -z "${pid-}" ] ||
+        echo "meanwhile the server was in state $(ps -o stat= -p "$pid" || echo 'Z: it had ended')"
       return 1
     fi
     nap 0.005
