@@ -112,7 +112,7 @@ is_gone() {
     echo "$pid" >>"$BATS_TEST_TMPDIR/pids"
     wait_until grep -q 'cpu, 2 of' "$err"
     kill -s "$signal" "$pid"
-    ends_with $((128 + $(kill -l "$signal")))
+    PATIENCE=9 ends_with $((128 + $(kill -l "$signal")))
     is_gone
     same "$(ls "$results")" ''
   done
