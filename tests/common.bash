@@ -783,11 +783,11 @@ is_traced() { # text
   [[ $(<"$log") == *"$1"* ]]
 }
 
-# Prints the calls made for ten GETs, with their number: those between the
-# first and the last wait, but for the waits, what stdio does for the console
-# and what malloc() does.
+# Prints the calls made for ten GETs, with their number: those between the first
+# wait and the end, but for the waits, what stdio does for the console and what
+# malloc() does.
 calls_of_gets() {
-  awk -F '(' '/^epoll_p?wait/ {
+  awk -F '(' '/^(epoll_p?wait|--- SIGTERM)/ {
       begun = 1
       for (call in since)
         all[call] += since[call]
