@@ -155,14 +155,14 @@ exercises() {
 }
 
 @test "every change applies to the stage as it is, and no compiler warns" {
-  local id kind compiler
+  local id kind file
   export MY=$BATS_TEST_TMPDIR/my
   while read -r _ id kind; do
     echo "$id $kind"
     "$FOLDER/exercise" mend "$id" "$kind"
-    for compiler in gcc clang; do
-      "$compiler" -O2 -Wall -Wextra -Werror -c -o /dev/null "$MY/$id/$(source_of "$id")"
-    done
+    file=$MY/$id/$(source_of "$id")
+    gcc -O2 -Wall -Wextra -Werror -c -o /dev/null "$file"
+    clang -Wall -Wextra -Werror -fsyntax-only "$file"
   done < <("$FOLDER/exercise" mends)
 }
 
