@@ -38,7 +38,6 @@ A: second'
 }
 
 # bats test_tags=whole
-# bats test_tags=whole
 @test "$STAGE: a client that never stops sending does not keep others waiting" {
   log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=recvfrom" start "$STAGE"
