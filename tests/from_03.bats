@@ -180,7 +180,7 @@ is_full() {
 come_and_go() { # number
   local reset
   reset=$(tool reset)
-  timeout 60 "$reset" "$port" 0 "$1" < <(printf 'GET / HT')
-  timeout 60 "$reset" "$port" 150 "$1" < <(printf 'GET / HTTP/1.0\n\n')
+  patiently "$reset" "$port" 0 "$1" <<<'GET / HT'
+  patiently "$reset" "$port" 150 "$1" <<<$'GET / HTTP/1.0\n'
   answers
 }

@@ -257,8 +257,7 @@ please input: '
 @test "upper_client: says so when it cannot send any more" {
   start upper_server
   run timeout 20 strace -o /dev/null -e trace=sendto \
-    -e inject=sendto:error=ECONNRESET "$(program upper_client)" "$port" \
-    < <(printf 'hello\n')
+    -e inject=sendto:error=ECONNRESET "$(program upper_client)" "$port" <<<hello
   same "$status" 1
   same "$output" $'please input: \nupper_client: the server went away'
 }
