@@ -84,6 +84,16 @@ class_types() { # number command
   press "M-$1" "$2" Enter
 }
 
+# Goes back to the strip, as the class does: Alt-0.
+go_back() {
+  press M-0
+  wait_until is_back
+}
+
+is_back() {
+  [ "$(inner display -p '#{pane_id}')" = %4 ]
+}
+
 left() {
   grep -lsz "^LAB=$TMPDIR" /proc/[0-9]*/environ | cut -d / -f 3
 }
@@ -247,7 +257,8 @@ walks() { # stage
     class_types 3 'ss -Htan | wc -l'
     wait_until terminal_shows 3 '^0'
   }
-  press M-0 Enter
+  go_back
+  press Enter
   wait_until terminal_shows 1 '^listening on '
   press q
   awaits 'outside\$$'
@@ -266,7 +277,8 @@ walks() { # stage
   class_types 4 'echo again: $?'
   wait_until terminal_shows 4 '^again: 0'
   # The server has answered, and ended: nobody answers the next step.
-  press M-0 Enter
+  go_back
+  press Enter
   awaits '^Terminal 2 does not show what NOTES.md shows'
   awaits '^\[3/'
 }
@@ -292,7 +304,7 @@ begin() {
   wait_until terminal_shows 1 '^listening on '
   class_types 3 'nohup setsid sleep 1000 > /dev/null 2>&1 &'
   class_types 4 'nc 127.0.0.1 8080'
-  press M-0
+  go_back
   (($(left | wc -l) > 8))
 }
 
