@@ -387,7 +387,8 @@ begin() {
 
 @test "a taken port is said before a walk begins" {
   printf '#!/bin/sh\nexit 1\n' >"$BATS_TEST_TMPDIR/bin/unshare"
-  open 80 24 'nc -l 127.0.0.1 8080 & make walk-01_blocking'
+  open 80 24 "nc -l 127.0.0.1 8080 & until ss -Hltn 'sport = 8080' | grep -q .; \
+do :; done; make walk-01_blocking"
   chmod +x "$BATS_TEST_TMPDIR/bin/unshare"
   awaits '^walk-01_blocking: port 8080 is taken'
   nothing_is_left
