@@ -182,7 +182,6 @@ walks() { # stage
   nothing_is_left
 }
 
-# bats file_tags=waits
 @test "the walk of 01, by Enter alone, shows all of the text" {
   walks 01_blocking
 }
@@ -203,7 +202,6 @@ walks() { # stage
   walks 05_epoll_et
 }
 
-# bats file_tags=waits_too
 @test "the walk of keep_alive, by Enter alone, shows all of the text" {
   walks keep_alive
 }
@@ -308,7 +306,6 @@ begin() {
   (($(left | wc -l) > 8))
 }
 
-# bats file_tags=
 @test "nothing is left after q, or Ctrl-C, whatever is waited for" {
   local keys
   for keys in q C-c 's s s Enter Enter'; do # no answer comes to the last
