@@ -38,12 +38,23 @@ wait_until() {
   until "$@"; do
     if in_vain; then
       echo "waited in vain until: $(in_words "$@")"
-      [ -z "${pid-}" ] ||
-        echo "meanwhile the server was in state $(ps -o stat= -p "$pid" || echo 'Z: it had ended')"
+      [ -z "${pid-}" ] || what_it_did
       return 1
     fi
     nap 0.005
   done
+}
+
+what_it_did() {
+  if ! alive; then
+    echo 'the server had ended'
+  elif alive "$pid" Tt; then
+    echo 'the server was stopped'
+  elif sleeps; then
+    echo 'the server slept'
+  else
+    echo 'the server worked'
+  fi
 }
 
 # Runs a client in the foreground, and ends it, with 124, when it is in vain.
