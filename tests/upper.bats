@@ -100,14 +100,23 @@ $fd: EPOLLIN"
 
 @test "upper_server: talks with many clients at once" {
   start upper_server
-  local clients
+  local clients before
+  before=$(descriptors)
   connect_many 50
+  wait_until has_descriptors $((before + 50))
+  kill -STOP "$pid" # so that one wait brings many events
   for client in "${clients[@]}"; do
     printf 'hello %d' "$client" >&"$client"
   done
+  wait_until has_arrived
+  kill -CONT "$pid"
   for client in "${clients[@]}"; do
     gives 'printf "HELLO %d" "$client"' receive_bytes $((6 + ${#client}))
   done
+  # Then waits that bring one event, which is all that they show.
+  printf 'a' >&"$client"
+  gives 'printf A' receive_bytes 1
+  same "$(grep -c EPOLLOUT "$out")" 51
 }
 
 # bats test_tags=whole
