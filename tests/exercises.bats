@@ -12,10 +12,10 @@ FOLDER=$PROJECT/tests/exercises
 # shows and hides, which play the transcript of a hunt, with its bug and without.
 # With $IDS, only those are looked at.
 setup_file() {
-  export TMPDIR=$BATS_FILE_TMPDIR CHECK_SECONDS=200
+  export TMPDIR=$BATS_FILE_TMPDIR CHECK_SECONDS=200 CHUNK=99
   local id kind
   while read -r id kind; do
-    while (($(jobs -r | wc -l) >= ${JOBS:-3})); do
+    while (($(jobs -r | wc -l) >= ${JOBS:-4})); do
       wait -n || true
     done
     try_kind "$id" "$kind" 3>&- &
