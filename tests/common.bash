@@ -142,15 +142,17 @@ in_words() { # command...
 # Fails, with the text, where two texts differ.
 same() { # actual expected
   [ "$1" = "$2" ] || {
-    shown expected "$2"
-    shown got "$1"
+    show_both "$2" "$1"
     return 1
   }
 }
 
-shown() { # name text
-  printf '%s:\n' "$1"
-  cat -v <<<"${2:-(nothing)}"
+# Prints two texts as one, and both where their lines differ.
+show_both() { # expected got
+  diff -a --old-line-format='expected: %L' --new-line-format='got:      %L' \
+    --unchanged-line-format='          %L' \
+    <(cat -v <<<"${1:-(nothing)}") <(cat -v <<<"${2:-(nothing)}") |
+    grep -C 2 '^[eg]' || true
 }
 
 # Fails unless a command succeeds and prints, byte for byte, what another one
@@ -166,9 +168,11 @@ gives() { # expecting-command command...
     124) echo 'no end of the connection, and the server does nothing more' ;;
     *) echo 'seen: the connection was reset' ;;
     esac
-    [ "$1" != ask_for ] || shown sent "${2:0:300}"
-    shown expected "$(tail -c 600 "$expected" | tr -d '\0')"
-    shown got "$(tail -c 600 "$got" | tr '\0' '@')"
+    [ "$1" != ask_for ] || printf 'sent:     %s\n' "${2:0:300}" | cat -v
+    (($(wc -c <"$expected") < 600)) ||
+      echo "seen: $(wc -c <"$got") bytes, and not $(wc -c <"$expected")"
+    show_both "$(tail -c 600 "$expected" | tr -d '\0')" \
+      "$(tail -c 600 "$got" | tr '\0' '@')"
     return 1
   fi
 }
