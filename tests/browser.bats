@@ -18,21 +18,19 @@ browse() { # [option...]
   said=$home/said
   mkdir "$home/Default"
   echo '{"net":{"network_prediction_options":2}}' >"$home/Default/Preferences"
-  HOME=$home timeout 60 setpriv --pdeathsig TERM chromium --headless \
+  in_background env HOME="$home" timeout 60 setpriv --pdeathsig TERM chromium --headless \
     --no-sandbox --disable-gpu --disable-quic --no-first-run \
     --disable-background-networking --disable-component-update \
     --disable-sync --user-data-dir="$home" \
     --host-resolver-rules='MAP * ~NOTFOUND, EXCLUDE 127.0.0.1' \
-    "$@" "$url" >"$page" 2>"$said" 3>&- &
-  browser=$!
-  echo "$browser" >>"$BATS_TEST_TMPDIR/pids"
+    "$@" "$url" >"$page" 2>"$said"
+  browser=$started
 }
 
 # Opens a connection on which nothing is said. Sets $spare.
 open_spare() {
-  nc -d 127.0.0.1 "$port" 3>&- &
-  spare=$!
-  echo "$spare" >>"$BATS_TEST_TMPDIR/pids"
+  in_background nc -d 127.0.0.1 "$port"
+  spare=$started
   wait_until has_sockets established 1
 }
 

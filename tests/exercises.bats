@@ -7,7 +7,7 @@ load common
 FOLDER=$PROJECT/tests/exercises
 
 # Checks every copy that a folder knows of, some at once, for they mostly wait.
-# Leaves $BATS_FILE_TMPDIR/ID/KIND.{log,code,seconds}. Kinds: the bare stage, or
+# Leaves $BATS_FILE_TMPDIR/ID/KIND.{log,code}. Kinds: given, the bare stage, or
 # with its bug; sound, the stage or the solution; the other and wrong mends; and
 # shows and hides, which play the transcript of a hunt, with its bug and without.
 # With $IDS, only those are looked at.
@@ -21,17 +21,14 @@ setup_file() {
     try_kind "$id" "$kind" 3>&- &
   done < <(list_kinds)
   wait
-  sort -n "$BATS_FILE_TMPDIR"/*/*.seconds 2>/dev/null | tail -n 1 |
-    sed 's/^/# the longest check, in seconds: /' >&3
 }
 
-ids() { # hunts|exercises
+# Prints the IDs that are looked at, or the hunts among them.
+ids() { # [hunts]
   local one
   for one in "$FOLDER"/[1-9].*; do
-    [[ " ${IDS-${one##*/}} " == *" ${one##*/} "* ]] || continue
-    case $1:${one##*.} in
-    hunts:[a-z]* | exercises:[0-9]*) echo "${one##*/}" ;;
-    esac
+    one=${one##*/}
+    [[ " ${IDS-$one} " != *" $one "* || ${1-}:$one == hunts:*.[0-9]* ]] || echo "$one"
   done
 }
 
@@ -44,14 +41,6 @@ list_kinds() {
   ids hunts | sed 's/.*/& shows\n& hides/'
 }
 
-# Prints the exit code that a kind has to end with.
-expected() { # kind
-  case $1 in
-  sound | other-* | shows) echo 0 ;;
-  *) echo 1 ;;
-  esac
-}
-
 # Prints STAGE/SOURCE.
 source_of() { # id
   sed -n '1s,^--- a/,,p;q' "$(ls "$FOLDER/$1"/{bug,solution}.patch 2>/dev/null)"
@@ -60,10 +49,6 @@ source_of() { # id
 # Prints the tests that a hunt's bug turns red.
 red_of() { # id
   sed -n '/^## Turns red$/,/^## /s/^- [a-z0-9_]*: //p' "$FOLDER/$1/answer.md"
-}
-
-code_of() { # id kind
-  cat "$BATS_FILE_TMPDIR/$1/$2.code"
 }
 
 # Prints something where a check is to run its proof alone, for time: the rest of
@@ -85,59 +70,44 @@ proof_alone() { # id kind
 
 # Makes the learner's copy of a kind, and checks it, or plays its transcript.
 try_kind() { # id kind
-  local id=$1 kind=$2 code=0 begin=$SECONDS stage log
+  local id=$1 kind=$2 mend=$2 code=0 log=$BATS_FILE_TMPDIR/$1/$2
   [ "$kind" != given ] || export SHOWN=99 # all that it turns red are looked for
-  stage=$(dirname "$(source_of "$id")")
-  log=$BATS_FILE_TMPDIR/$id/$kind
+  case $kind in
+  shows) mend=given ;;
+  hides) mend=sound ;;
+  esac
   export MY=$log.my
   mkdir -p "${log%/*}"
-  case $kind in
-  shows) "$FOLDER/exercise" mend "$id" given ;;
-  hides) "$FOLDER/exercise" mend "$id" sound ;;
-  *) "$FOLDER/exercise" mend "$id" "$kind" ;;
-  esac
-  case $kind in
-  shows | hides)
-    make -s -B -C "$MY/$id/$stage"
+  "$FOLDER/exercise" mend "$id" "$mend"
+  if [ "$mend" = "$kind" ]; then
+    PROOF_ALONE=$(proof_alone "$id" "$kind") "$FOLDER/exercise" check "$id"
+  else
+    make -s -B -C "$MY/$id/$(dirname "$(source_of "$id")")"
     PROGRAMS=$MY/$id "$PROJECT/tests/notes/play" "$FOLDER/$id/task.md" all
-    ;;
-  *) PROOF_ALONE=$(proof_alone "$id" "$kind") \
-    "$FOLDER/exercise" check "$id" ;;
-  esac >"$log.log" 2>&1 || code=$?
+  fi >"$log.log" 2>&1 || code=$?
   echo "$code" >"$log.code"
-  case $kind in
-  shows | hides) ;;
-  *) echo "$((SECONDS - begin)) $id $kind" >"$log.seconds" ;;
-  esac
 }
 
-# Fails, with what was said, unless all of a kind have ended as they should.
-all_end() { # ids kind
-  local id kind count=0
+# Fails, with what was said, unless all of some kinds have ended with this code.
+all_end() { # code kind|kind...
+  local id kind code count=0 wrong=0
   while read -r id kind; do
-    # shellcheck disable=SC2053 # a pattern
-    [[ " $1 " == *" $id "* && $kind == ${2} ]] || continue
+    [[ $kind == @($2) ]] || continue
     count=$((count + 1))
-    [ "$(code_of "$id" "$kind")" = "$(expected "$kind")" ] || {
-      echo "$id, $kind: exit code $(code_of "$id" "$kind")"
+    code=$(<"$BATS_FILE_TMPDIR/$id/$kind.code")
+    [ "$code" = "$1" ] || {
+      echo "$id, $kind: exit code $code"
       cat "$BATS_FILE_TMPDIR/$id/$kind.log"
-      return 1
+      wrong=1
     }
   done < <(list_kinds)
+  same "$wrong" 0
   ((count > 0)) || [ -n "${IDS-}" ]
-}
-
-hunts() {
-  ids hunts | tr '\n' ' '
-}
-
-exercises() {
-  ids exercises | tr '\n' ' '
 }
 
 @test "every folder is whole" {
   local id file suite name
-  for id in $(hunts) $(exercises); do
+  for id in $(ids); do
     head -n 1 "$FOLDER/$id/task.md" | grep "^# $id ."
     [ -e "$PROJECT/$(source_of "$id")" ]
     for file in Hint Answer; do
@@ -149,7 +119,7 @@ exercises() {
       "$FOLDER/$id/answer.md")
   done
   (($(ids hunts | wc -l) >= 24)) || [ -n "${IDS-}" ]
-  for id in $(hunts); do
+  for id in $(ids hunts); do
     [ -n "$(red_of "$id")" ]
   done
 }
@@ -166,18 +136,22 @@ exercises() {
   done < <("$FOLDER/exercise" mends)
 }
 
-@test "a hunt's report shows what the bugged program does" {
-  all_end "$(hunts)" shows
+@test "a hunt's report shows what the bugged program does, and the stage does not" {
+  all_end 0 shows
+  all_end 1 hides
 }
 
-@test "a hunt's report does not show what the stage does" {
-  all_end "$(hunts)" hides
+@test "a check says no to what is given, and to mends that hide the symptom" {
+  all_end 1 'given|wrong-*'
 }
 
-@test "a hunt's check says no to the bug, and names each test that it turns red" {
-  all_end "$(hunts)" given
+@test "a check says yes to the stage's own text or the solution, and to other mends" {
+  all_end 0 'sound|other-*'
+}
+
+@test "a hunt's check names each test that the bug turns red" {
   local id name
-  for id in $(hunts); do
+  for id in $(ids hunts); do
     while read -r name; do
       grep -qF "This promise is not kept: $name" \
         "$BATS_FILE_TMPDIR/$id/given.log" || {
@@ -187,18 +161,6 @@ exercises() {
       }
     done < <(red_of "$id")
   done
-}
-
-@test "a hunt's check says yes to the stage's own text" {
-  all_end "$(hunts)" sound
-}
-
-@test "a check says yes to other right mends" {
-  all_end "$(hunts) $(exercises)" 'other-*'
-}
-
-@test "a check says no to mends that hide the symptom" {
-  all_end "$(hunts) $(exercises)" 'wrong-*'
 }
 
 @test "a check names what a known wrong mend gets wrong, and no other's mistake" {
@@ -221,14 +183,6 @@ exercises() {
       }
     done < <(sed -n 's/^## Wrong: //p' "$FOLDER/$id/answer.md")
   done < <(list_kinds)
-}
-
-@test "an exercise's check says no to the bare stage" {
-  all_end "$(exercises)" given
-}
-
-@test "an exercise's check says yes to its solution" {
-  all_end "$(exercises)" sound
 }
 
 # --- The commands, in a copy of the tree, without git --------------------------

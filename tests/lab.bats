@@ -14,6 +14,7 @@ setup() {
   export TMPDIR=$BATS_TEST_TMPDIR/t # where a lab has its folder
   export PATH=$BATS_TEST_TMPDIR/bin:$PATH
   mkdir -p "$TMPDIR" "$BATS_TEST_TMPDIR/bin"
+  outer=$BATS_TEST_TMPDIR/outer
   unset TMUX
   # A network for the test, so that 8080 is its own where a lab gets none.
   network=()
@@ -29,7 +30,7 @@ teardown() {
 }
 
 outer() {
-  tmux -S "$BATS_TEST_TMPDIR/outer" -f /dev/null "$@" 3>&-
+  tmux -S "$outer" -f /dev/null "$@" 3>&-
 }
 
 # Opens a terminal, and types a command into it, in the project's folder. The
@@ -37,7 +38,8 @@ outer() {
 open() { # columns rows command
   local inner='exec env -u TMUX -u TMUX_PANE TERM=xterm'
   [ -z "${TMUX_TOO-}" ] || inner='exec env'
-  "${network[@]}" tmux -S "$BATS_TEST_TMPDIR/outer" -f /dev/null \
+  outer+=. # another socket, for an outer tmux that was killed may still be there
+  "${network[@]}" tmux -S "$outer" -f /dev/null \
     new-session -d -x "$1" -y "$2" -c "$PROJECT" \
     "$inner PS1='outside\$ ' bash --norc" 3>&-
   awaits 'outside\$$'
@@ -101,22 +103,14 @@ left() {
 # Fails unless the lab is over, the terminal is the shell's again, and neither
 # a program nor a file is left.
 nothing_is_left() {
-  local one
-  wait_until no_program_is_left || {
-    for one in $(left); do
-      ps -o pid=,args= -p "$one"
-    done
+  wait_until is_clean || {
+    left | xargs -r ps -o pid=,args= -p
     return 1
   }
-  wait_until is_empty
 }
 
-no_program_is_left() {
-  [ -z "$(left)" ]
-}
-
-is_empty() {
-  [ -z "$(ls "$TMPDIR")" ]
+is_clean() {
+  [ -z "$(left)$(ls "$TMPDIR")" ]
 }
 
 # --- Walks -----------------------------------------------------------------
@@ -182,32 +176,13 @@ walks() { # stage
   nothing_is_left
 }
 
-@test "the walk of 01, by Enter alone, shows all of the text" {
-  walks 01_blocking
-}
-
-@test "the walk of 02, by Enter alone, shows all of the text" {
-  walks 02_blocking_loop
-}
-
-@test "the walk of 03, by Enter alone, shows all of the text" {
-  walks 03_select
-}
-
-@test "the walk of 04, by Enter alone, shows all of the text" {
-  walks 04_epoll_lt
-}
-
-@test "the walk of 05, by Enter alone, shows all of the text" {
-  walks 05_epoll_et
-}
-
-@test "the walk of keep_alive, by Enter alone, shows all of the text" {
-  walks keep_alive
-}
-
-@test "the walk of 06, by Enter alone, shows all of the text" {
-  walks 06_tcp_options
+@test "each walk, by Enter alone, shows all of the text" {
+  local stage
+  for stage in 01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
+    keep_alive 06_tcp_options; do
+    walks "$stage"
+    outer kill-server
+  done
 }
 
 @test "Enter pressed too quickly does not get ahead of the terminals" {
@@ -281,17 +256,6 @@ walks() { # stage
   awaits '^\[3/'
 }
 
-@test "a learner's own copy is walked" {
-  local mine=$BATS_TEST_TMPDIR/mine
-  mkdir "$mine"
-  cp -r "$PROJECT/01_blocking" "$mine"
-  sed -i 's/listening on /I am listening on /' "$mine/01_blocking/server.c"
-  open 80 24 "make walk-01_blocking PROGRAMS=$mine"
-  awaits '^\[1/'
-  press Enter
-  wait_until terminal_shows 1 '^I am listening on '
-}
-
 # --- Ends ------------------------------------------------------------------
 
 # Begins a walk, with programs that still run, one of which heeds no hangup.
@@ -306,46 +270,31 @@ begin() {
   (($(left | wc -l) > 8))
 }
 
-@test "nothing is left after q, or Ctrl-C, whatever is waited for" {
-  local keys
-  for keys in q C-c 's s s Enter Enter'; do # no answer comes to the last
+# Ends the programs of the outer terminal that pgrep finds.
+end_outer() { # signal option...
+  pgrep -s "$(outer display -p '#{pane_pid}')" "${@:2}" | xargs kill "-$1"
+}
+
+@test "nothing is left, however a walk ends" {
+  local way
+  for way in q C-c waiting lab client server terminal; do
     begin
-    # shellcheck disable=SC2086 # keys
-    press $keys
-    [ "${#keys}" -le 3 ] || {
+    case $way in
+    q | C-c) press "$way" ;;
+    waiting)
+      press s s Enter Enter # no answer comes to the last
       awaits ' …$'
       press C-c
-    }
-    awaits 'outside\$$'
+      ;;
+    lab) end_outer TERM -o -f tests/lab/lab ;;
+    client) end_outer KILL -x 'tmux.*' ;;
+    server) kill -KILL "$(inner display -p '#{pid}')" ;;
+    terminal) outer kill-session ;;
+    esac
+    [ "$way" = terminal ] || awaits 'outside\$$'
     nothing_is_left
-    outer kill-server
+    outer kill-server 2>/dev/null || true
   done
-}
-
-@test "nothing is left after the terminal was closed" {
-  begin
-  outer kill-session
-  nothing_is_left
-}
-
-@test "nothing is left after the lab was ended from outside" {
-  begin
-  pgrep -s "$(outer display -p '#{pane_pid}')" -f 'tests/lab/lab' |
-    head -n 1 | xargs kill -TERM
-  awaits 'outside\$$'
-  nothing_is_left
-}
-
-@test "nothing is left after tmux was killed, its client or its server" {
-  begin
-  pgrep -s "$(outer display -p '#{pane_pid}')" -x 'tmux.*' | xargs kill -KILL
-  awaits 'outside\$$'
-  nothing_is_left
-  outer kill-server
-  begin
-  kill -KILL "$(inner display -p '#{pid}')"
-  awaits 'outside\$$'
-  nothing_is_left
 }
 
 # --- The lab ---------------------------------------------------------------

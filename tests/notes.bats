@@ -93,7 +93,7 @@ END
   sed '0,/server\.c#L[0-9]/s/server\.c#L/server.c#L1/' "$NOTES" >"$wrong"
   run "$TOOLS/references" check "$wrong"
   same "$status" 1
-  same "${#lines[@]}" 1
+  same "$(grep -c '^>' <<<"$output")" 1
   "$TOOLS/references" renumber "$wrong"
   cmp "$wrong" "$NOTES"
   # Words that stand nowhere are not set right.
@@ -165,30 +165,22 @@ short() { # source
 }
 
 @test "README.md: the command that runs a server does, and it answers" {
-  local commands=() line block
+  local commands
   # shellcheck disable=SC2016 # the quotes are Markdown's
-  block=$(sed -n '/^## Run one/,/^## [^R]/ { /^```sh/,/^```/ { /^```/!p } }' \
-    "$PROJECT/README.md")
-  while read -r line; do
-    commands+=("$line")
-  done <<<"$block"
+  mapfile -t commands < <(
+    sed -n '/^## Run one/,/^## [^R]/ { /^```sh/,/^```/ { /^```/!p } }' \
+      "$PROJECT/README.md"
+  )
   cp -r "$PROJECT/Makefile" "$PROJECT"/0*_* "$BATS_TEST_TMPDIR"
   cd "$BATS_TEST_TMPDIR"
   # All of it but the installing, and with a port of its own.
-  [[ ${commands[0]} == *'apt-get install -y '*' && make 01_blocking && '* ]]
-  line="${commands[0]#* && * && } 0"
-  out=$BATS_TEST_TMPDIR/out err=$BATS_TEST_TMPDIR/err
-  : >"$out"
-  bash -c "${line/.\/01/exec ./01}" >>"$out" 2>"$err" 3>&- &
-  pid=$!
-  echo "$pid" >>"$BATS_TEST_TMPDIR/pids"
-  wait_until grep -q '^listening on ' "$out"
-  port=$(sed -n 's,^listening on .*:\([0-9]*\)/$,\1,p' "$out")
+  [[ ${commands[0]} == *'apt-get install -y '*' && make 01_blocking && ./01'* ]]
+  make 01_blocking
+  start_program "${commands[0]##* && }" 0
   grep -qF "It says \`$(sed -n "s/$port/8080/; /^listening/p" "$out")\`" \
     "$PROJECT/README.md"
   run bash -c "${commands[1]/8080/$port} 2>/dev/null"
   same "${output//$'\r'/}" "$(hello 01_blocking | tr -d '\r')"
-  kill -INT "$pid" || true
 }
 
 @test "the pictures are drawn from a run" {

@@ -1,14 +1,10 @@
 # Which system calls a request costs.
 
-# In the order of a connection's life.
-CALLS=(accept accept4 ioctl setsockopt fcntl epoll_ctl recvfrom sendto writev
-  shutdown close)
 WAITS=(select pselect6 epoll_wait epoll_pwait rt_sigprocmask)
 
 measure_calls() {
   local servers=(02_blocking_loop 03_select 04_epoll_lt 05_epoll_et deferred) server
-  [ -z "$python" ] || servers+=(python)
-  [ -z "$nginx" ] || servers+=(nginx nginx-deferred)
+  servers+=(python nginx nginx-deferred)
   while next_round "$CALL_ROUNDS" "${#servers[@]}"; do
     for server in "${servers[@]}"; do
       step "$server under strace, $CALL_REQUESTS requests"
@@ -51,18 +47,4 @@ record_calls() { # name
   while read -r number call; do
     record "$1" "$call" 'system calls per request' calls "$number"
   done <"$work/calls"
-}
-
-show_calls() {
-  local others
-  cat >"$work/results"
-  # What is not known here stands between the two.
-  mapfile -t others < <(cut -f 3 "$work/results" |
-    grep -vxF -e all -e 'without the waits and write' -e write \
-      -f <(printf '%s\n' "${CALLS[@]}" "${WAITS[@]}") | sort -u)
-  echo 'System calls per request, 50 clients at once; the small spread is in'
-  echo 'results.tsv. The last ones serve the wait, and write the console.'
-  awk -F '\t' -v OFS='\t' '{ sub(/_.*/, "", $2); $7 = $8 = $6; print }' \
-    "$work/results" |
-    table 3 2 call '' "${CALLS[@]}" "${others[@]}" "${WAITS[@]}" write all
 }

@@ -60,8 +60,9 @@ next_round() { # rounds steps-in-each
 # The kernel's table of sockets says whether one listens: the console does not
 # (it is /dev/null, the cheapest there is), and a client that only tries to
 # connect would be counted, or drive the tutorial's server mad.
-listens() { # port
-  grep -q ": 0100007F:$(printf %04X "$1") 00000000:0000 0A " /proc/net/tcp
+listens_or_ended() { # name
+  grep -q ": 0100007F:$(printf %04X "${port[$1]}") 00000000:0000 0A " /proc/net/tcp ||
+    ! alive "${pid[$1]}"
 }
 
 port_is_free() { # port
@@ -105,10 +106,6 @@ start_server() { # name [option...]
   fail "$name does not start"
 }
 
-listens_or_ended() { # name
-  listens "${port[$1]}" || ! alive "${pid[$1]}"
-}
-
 # It is nginx's worker that serves, not the process that was started. It has
 # its title when it is ready.
 find_worker() { # name
@@ -120,15 +117,9 @@ stop_server() { # name
   unset "pid[$1]"
 }
 
-# Ends a process that this one has started: politely, then not.
+# Ends a process that this one has started.
 end_process() { # pid
-  local tries
   kill -TERM "$1" 2>/dev/null
-  for ((tries = 0; tries < 150; tries++)); do
-    alive "$1" || break
-    sleep 0.02
-  done
-  kill -KILL "$1" 2>/dev/null
   wait "$1" 2>/dev/null
 }
 
@@ -137,9 +128,6 @@ clean_up() {
   local one
   trap '' INT TERM
   end_steps
-  for one in "${started[@]}"; do
-    kill -TERM "$one" 2>/dev/null
-  done
   for one in "${started[@]}"; do
     end_process "$one"
   done
@@ -228,61 +216,8 @@ record() { # server case quantity unit value
   printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$part" "$@" "$round" >>"$work/raw"
 }
 
-# Prints the results: the median over the rounds, and the spread.
+# Prints the results by case: the median over the rounds, and the spread.
 summarise() {
   datamash -s -g 1,2,3,4,5 --format %.4g median 6 min 6 max 6 count 6 \
-    <"$work/raw"
-}
-
-# Prints results as a table: fields of the results become its rows and columns,
-# 2 the server, 3 the case, 4 the quantity. A cell is the median, with the
-# lowest and the highest behind it where they differ from it. Rows come in the
-# order of the results, but for those that are named, which come first.
-table() { # row-field column-field heading [quantity [row...]]
-  local row=$1 column=$2 heading=$3 only=${4-}
-  shift $(($# < 4 ? $# : 4))
-  awk -F '\t' -v row="$row" -v column="$column" -v heading="$heading" \
-    -v only="$only" -v first="$(printf '%s;' "$@")" '
-    BEGIN { rows = split(first, row_name, ";") - 1 }
-    BEGIN { for (r = 1; r <= rows; r++) row_seen[row_name[r]] }
-    function short(x) {
-      return sprintf(x >= 99.95 ? "%.0f" : x >= 9.995 ? "%.1f" : \
-        x >= 0.0995 || x == 0 ? "%.2f" : "%.3f", x)
-    }
-    function width_of(c, text) {
-      if (length(text) > width[c]) width[c] = length(text)
-    }
-    only != "" && $4 != only { next }
-    {
-      if (!($row in row_seen)) { row_seen[$row]; row_name[++rows] = $row }
-      if (!($column in column_seen)) {
-        column_seen[$column]
-        column_name[++columns] = $column
-      }
-      text = short($6)
-      if (short($7) != text || short($8) != text)
-        text = sprintf("%s (%s-%s)", text, short($7), short($8))
-      cell[$row, $column] = text
-      filled[$row]
-      width_of(0, $row)
-      width_of($column, text)
-    }
-    END {
-      width_of(0, heading)
-      printf "  %-*s", width[0], heading
-      for (c = 1; c <= columns; c++) {
-        width_of(column_name[c], column_name[c])
-        printf "  %*s", width[column_name[c]], column_name[c]
-      }
-      print ""
-      for (r = 1; r <= rows; r++) {
-        if (!(row_name[r] in filled)) continue
-        printf "  %-*s", width[0], row_name[r]
-        for (c = 1; c <= columns; c++) {
-          text = cell[row_name[r], column_name[c]]
-          printf "  %*s", width[column_name[c]], text == "" ? "-" : text
-        }
-        print ""
-      }
-    }'
+    <"$work/raw" | sort -s -t $'\t' -k 3,3V
 }

@@ -2,7 +2,7 @@
 
 measure_cpu() {
   local servers=(02_blocking_loop 03_select 04_epoll_lt 05_epoll_et deferred) server
-  [ -z "$nginx" ] || servers+=(nginx nginx-deferred)
+  servers+=(nginx nginx-deferred)
   for server in "${servers[@]}"; do
     start_server "$server"
     ask "$server" 500 # the first ones pay for what is only done once
@@ -11,7 +11,7 @@ measure_cpu() {
   # connections that it never asked on. From then on that server, which forgets
   # to look for a client's close, turns without end: it would look dearer with
   # every load, and take the core from those that are measured after it.
-  [ -z "$python" ] || servers+=(python)
+  servers+=(python)
   while next_round "$ROUNDS" "${#servers[@]}"; do
     for server in "${servers[@]}"; do
       step "$server, $REQUESTS requests"
@@ -23,10 +23,4 @@ measure_cpu() {
   for server in "${servers[@]}"; do
     [ "$server" = python ] || stop_server "$server"
   done
-}
-
-show_cpu() {
-  echo 'CPU time per request: a connection for each, 50 at once. deferred is 05'
-  echo "as exercise 5.5 leaves it, python the tutorial's server, in Python."
-  sed 's/CPU time per request/microseconds/' | table 2 4 server
 }

@@ -24,11 +24,3 @@ measure_idle() {
     done
   done
 }
-
-show_idle() {
-  local levels
-  mapfile -t levels < <(printf '%s\n' "${SELECT_LEVELS[@]}" \
-    "${EPOLL_LEVELS[@]}" | sort -nu)
-  echo 'CPU time per request, in microseconds, while connections are idle.'
-  table 3 2 idle '' "${levels[@]}"
-}

@@ -17,7 +17,7 @@ measure_latency() {
         case='one at a time'
         [ $batch = 1 ] || case='16 pipelined'
         step "$mode, $case"
-        [ -z "$wrk" ] || time_requests
+        time_requests
         count_segments
       done
     done
@@ -75,15 +75,4 @@ segments_are_told() {
   told=$(tail -c "+$((before + 1))" "$console" |
     sed -n 's/^closed after 16 responses in \([0-9]*\) .*/\1/p')
   [ -n "$told" ]
-}
-
-show_latency() {
-  local case
-  cat >"$work/results"
-  echo '06_tcp_options, one connection that stays open: milliseconds a request,'
-  echo 'and data segments for 16 responses.'
-  for case in 'one at a time' '16 pipelined'; do
-    grep "	$case	" "$work/results" | sed 's/time per request/ms/
-      s/data segments for 16 responses/segments/' | table 2 4 "$case"
-  done
 }

@@ -1,8 +1,7 @@
 # What an idle connection costs a server, in resident memory.
 
 measure_memory() {
-  local servers=(04_epoll_lt 05_epoll_et) server none held before
-  [ -z "$nginx" ] || servers+=(nginx)
+  local servers=(04_epoll_lt 05_epoll_et nginx) server none held before
   while next_round "$MEMORY_ROUNDS" "${#servers[@]}"; do
     for server in "${servers[@]}"; do
       step "$server, $IDLE idle connections"
@@ -25,14 +24,4 @@ measure_memory() {
 
 in_mb() { # kilobytes
   awk "BEGIN { print $1 / 1024 }"
-}
-
-show_memory() {
-  echo "Resident memory in MB, with no connection and with $IDLE that are idle"
-  echo '(the kernel has more for each socket, alike for all), the bytes for'
-  echo 'each, and the CPU time, in us a second, that they cost while idle.'
-  awk -F '\t' -v OFS='\t' '
-    { sub(/ idle/, "", $3) }
-    $4 == "CPU time" { $3 = "CPU us" }
-    { print }' | table 2 3 server
 }
