@@ -58,12 +58,3 @@ blames_client() {
   same "$(<"$err")" \
     '01_blocking: accept: Too many open files in system'
 }
-
-@test "01_blocking: waits as long as its client does" {
-  start 01_blocking
-  connect
-  printf 'GET / HTTP/1.0\n' >&"$client"
-  rests
-  printf '\n' >&"$client"
-  gives 'hello 01_blocking' receive
-}

@@ -16,11 +16,8 @@ can_be_overfull() {
   can_be_overfull
   ulimit -n 1200
   start 03_select
-  local i clients=()
-  for ((i = 0; i < 1100; i++)); do
-    connect
-    clients+=("$client")
-  done
+  local i clients
+  connect_many 1100
   wait_until says 'Too many open files'
   printf 'GET / HTTP/1.0\n\n' >&"$client"
   # For half a second, it is left in the backlog.

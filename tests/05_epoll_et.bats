@@ -13,11 +13,7 @@ epoll_ctl 10
 recvfrom 10
 sendto 10'
   same "$(grep -c '^accept4.*EAGAIN' "$log")" 10
-}
-
-# bats test_tags=whole,economy
-@test "05_epoll_et: it registers its interest once, and never changes it" {
-  trace_gets 05_epoll_et
+  # The interest of each connection is registered once, and never changed.
   same "$(grep -c EPOLL_CTL_MOD "$log")" 0
   same "$(grep -c 'EPOLL_CTL_ADD.*EPOLLET' "$log")" 11
 }
@@ -44,20 +40,24 @@ sendto 10'
 }
 
 @test "05_epoll_et: clients that come together make one event, and all are served" {
-  local clients=() i
+  local clients
   start 05_epoll_et
   kill -STOP "$pid"
-  for ((i = 0; i < 100; i++)); do
-    connect
-    clients+=("$client")
+  connect_many 100
+  for client in "${clients[@]}"; do
     printf 'GET / HTTP/1.0\n\n' >&"$client"
   done
   kill -CONT "$pid"
-  gives hundred_hellos receive_from_each 114
+  gives 'hellos 100' receive_from_each 114
 }
 
-hundred_hellos() {
-  for _ in {1..100}; do
-    hello 05_epoll_et
+@test "05_epoll_et: a request is answered whichever step of a turn it ends with" {
+  local length
+  RUN=$(preload short) start 05_epoll_et # a byte a step
+  for length in {1..16}; do # MAX_STEPS
+    connect
+    send "GET /%0${length}d HTTP/1.0\n\n" 1
+    gives 'hello 05_epoll_et' receive
+    disconnect "$client"
   done
 }

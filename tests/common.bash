@@ -171,7 +171,7 @@ gives() { # expecting-command command...
     [ "$1" != ask_for ] || printf 'sent:     %s\n' "${2:0:300}" | cat -v
     (($(wc -c <"$expected") < 600)) ||
       echo "seen: $(wc -c <"$got") bytes, and not $(wc -c <"$expected")"
-    show_both "$(tail -c 600 "$expected" | tr -d '\0')" \
+    show_both "$(tail -c 600 "$expected" | tr '\0' '@')" \
       "$(tail -c 600 "$got" | tr '\0' '@')"
     return 1
   fi
@@ -247,13 +247,16 @@ start_program() { # path argument...
   wait_for_port
 }
 
-# Starts the stage with a console that $reader reads, and waits until it listens.
-start_on() { # console
-  local line
+# Starts the stage with a pipe for a console, which $reader has open, and waits until
+# it listens.
+start_on_pipe() {
+  local console=$BATS_TEST_TMPDIR/console line
   err=$BATS_TEST_TMPDIR/err
+  mkfifo "$console"
+  exec {reader}<>"$console"
   (
     inherit_nothing
-    exec "$(program "$STAGE")" 0 >"$1" 2>"$err" </dev/null
+    exec "$(program "$STAGE")" 0 >"$console" 2>"$err" </dev/null
   ) &
   pid=$!
   echo "$pid" >>"$BATS_TEST_TMPDIR/pids"
@@ -573,18 +576,6 @@ has_descriptors() { # number
   [ "${#all[@]}" -eq "$1" ]
 }
 
-# Prints the time in microseconds, whatever the locale puts before the last six.
-microseconds() {
-  echo "${EPOCHREALTIME/[^0-9]/}"
-}
-
-# Prints how much CPU time the server has used, in nanoseconds.
-cpu_time() {
-  local spent
-  read -r spent _ <"/proc/$pid/schedstat"
-  echo "$spent"
-}
-
 # Fails where one of these programs, by default the server, works while nothing
 # happens: one that sleeps is not given the processor once, but for $tries.
 rests() { # [pid...]
@@ -624,10 +615,7 @@ settles() { # pid
 
 # Prints the server's resident memory in KB.
 resident() {
-  local name size
-  while read -r name size _; do
-    [ "$name" != VmRSS: ] || echo "$size"
-  done <"/proc/$pid/status"
+  awk '/^VmRSS:/ { print $2 }' "/proc/$pid/status"
 }
 
 # Waits until the server has accepted the clients on these descriptors, by
@@ -677,6 +665,18 @@ is_quiet() {
 }
 
 # --- What all servers promise ------------------------------------------------
+
+# Fails unless a program refuses arguments in the way that all do.
+refuses() { # name what-it-names argument...
+  local code=0 said=$BATS_TEST_TMPDIR/said
+  timeout 5 "$(program "$1")" "${@:3}" >"$said.out" 2>"$said" || code=$?
+  echo "arguments: ${*:3}; exit code: $code; stdout: $(<"$said.out")"
+  [[ $code = 2 && ! -s $said.out ]]
+  [[ $(<"$said") == "$1: "*"'$2'"$'\n'"usage: $1 "+([^$'\n']) ]] || {
+    cat "$said"
+    return 1
+  }
+}
 
 # Starts a program whose accept() fails on its first call, and on every second
 # one then. Fails unless that is said once, and those who wait are served.
@@ -770,7 +770,7 @@ closes_only() { # name call number request [response]
 # --- Traces ----------------------------------------------------------------
 
 # shellcheck disable=SC2034 # for the suites
-WAITS='pselect6,?epoll_wait,epoll_pwait' # which one, is up to the machine
+WAITS='pselect6,?poll,ppoll,?epoll_wait,epoll_pwait' # which one, is up to the machine
 
 # Runs a stage under strace while ten GETs are served. Sets $log.
 trace_gets() { # name
@@ -789,13 +789,8 @@ trace_gets() { # name
 # Ends the traced server, and waits until its trace is complete.
 end_trace() {
   end_by TERM
-  wait_until is_traced 'killed by SIGTERM'
+  wait_until grep -q 'killed by SIGTERM' "$log"
   cat "$log"
-}
-
-# True when a text stands in the trace.
-is_traced() { # text
-  [[ $(<"$log") == *"$1"* ]]
 }
 
 # Prints the calls made for ten GETs, with their number: those between the first

@@ -15,39 +15,18 @@ load common
   done
 }
 
-# Fails unless the arguments are refused in the way that every server refuses.
-refuses() { # what-it-names argument...
-  local named=$1 code=0 program said=$BATS_TEST_TMPDIR/said
-  shift
-  program=$(program "$STAGE")
-  timeout 5 "$program" "$@" >"$said.out" 2>"$said" || code=$?
-  echo "arguments: $*; exit code: $code; stdout: $(<"$said.out")"
-  ((code == 2)) && [ ! -s "$said.out" ]
-  [[ $(<"$said") == "$STAGE: "*"'$named'"$'\n'"usage: $STAGE "+([^$'\n']) ]] || {
-    cat "$said"
-    return 1
-  }
-}
-
-@test "$STAGE: it refuses a port that is not a number up to 65535" {
+@test "$STAGE: it refuses what is not a port, an address or an option" {
   local word
   for word in x 80x '' ' 80' +80 -1 65536 99999999999999999999 0x50 80.0; do
-    refuses "$word" "$word"
+    refuses "$STAGE" "$word" "$word"
     grep -q '(0 to 65535)' "$BATS_TEST_TMPDIR/said"
   done
-}
-
-@test "$STAGE: it refuses an address that is not an IPv4 address" {
-  local word
   for word in localhost 1.2.3 256.0.0.1 ::1 '' 127.0.0.1.5; do
-    refuses "$word" 65535 "$word" # the highest port
+    refuses "$STAGE" "$word" 65535 "$word" # the highest port
   done
-}
-
-@test "$STAGE: it refuses an unknown option and an extra argument" {
-  refuses --port --port
-  refuses -p -p 8080
-  refuses more 8080 127.0.0.1 more
+  refuses "$STAGE" --port --port
+  refuses "$STAGE" -p -p 8080
+  refuses "$STAGE" more 8080 127.0.0.1 more
 }
 
 @test "$STAGE: without arguments it listens on 127.0.0.1, port 8080" {
@@ -97,20 +76,10 @@ refuses() { # what-it-names argument...
   done
 }
 
-# Runs a program with some standard descriptors closed.
-without() { # descriptors command...
-  local closed=$1
-  shift
-  [[ $closed != *0* ]] || exec <&-
-  [[ $closed != *1* ]] || exec >&-
-  [[ $closed != *2* ]] || exec 2>&-
-  exec "$@"
-}
-
 @test "$STAGE: a socket never takes the place of a closed stdin, stdout or stderr" {
   local closed code
-  for closed in 0 2 02; do
-    RUN="without $closed" start "$STAGE"
+  for closed in '<&-' '2>&-' '<&- 2>&-'; do
+    RUN="sh -c 'exec \"\$@\" $closed' -" start "$STAGE"
     client_in_mid_request
     [[ $(readlink "/proc/$pid/fd/"[012]) != *socket:* ]]
     printf 'TP/1.0\r\n\r\n' >&"$client"
@@ -118,12 +87,12 @@ without() { # descriptors command...
     disconnect "$client"
   done
   # It cannot say where it listens.
-  for closed in 1 01 12 012; do
+  for closed in '>&-' '<&- >&-' '>&- 2>&-' '<&- >&- 2>&-'; do
     code=0
-    (without "$closed" timeout 5 "$(program "$STAGE")" 0) 2>"$BATS_TEST_TMPDIR/err" ||
-      code=$?
+    sh -c "exec \"\$@\" $closed" - timeout 5 "$(program "$STAGE")" 0 \
+      2>"$BATS_TEST_TMPDIR/err" || code=$?
     same "$code" 1
-    [[ $closed == *2 ]] ||
+    [[ $closed == *2* ]] ||
       same "$(cat "$BATS_TEST_TMPDIR/err")" "$STAGE: write: Bad file descriptor"
   done
 }
@@ -282,18 +251,13 @@ ends_orderly() { # request-format...
     'HEAD / HTTP/1.0\nTransfer-Encoding: chunked\n\n'
 }
 
-@test "$STAGE: a client whose GET announces a body gets no reset" {
-  ends_orderly 'GET / HTTP/1.0\r\ncontent-length: 2\r\n\r\n' \
-    'GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n' \
-    'GET / HTTP/1.0\nA: b\nCONTENT-LENGTH:2\n\n'
-}
-
 # bats test_tags=whole
-@test "$STAGE: a client that sends more after a request of 1024 or 2048 bytes gets no reset" {
+@test "$STAGE: a client that sends more after a request of 1024, 2048 or 8192 bytes gets no reset" {
   # 1024 bytes are read at once, and what is behind them is not among them.
   ends_orderly "GET /$(printf '%01008d' 1) HTTP/1.0\n\n" \
     "GET /$(printf '%01008d' 1) HTTP/1.0\n\n$(printf '%0100d' 1)" \
-    "GET /$(printf '%02032d' 1) HTTP/1.0\n\n$(printf '%05000d' 1)"
+    "GET /$(printf '%02032d' 1) HTTP/1.0\n\n$(printf '%05000d' 1)" \
+    "GET /$(printf '%08176d' 1) HTTP/1.0\n\n$(printf '%05000d' 1)"
 }
 
 # bats test_tags=whole
@@ -302,8 +266,11 @@ ends_orderly() { # request-format...
     "GET / HTTP/1.0\r\n\r\n$(printf '%0500d' 1)"
 }
 
-@test "$STAGE: a client whose request has a NUL byte gets the whole response, and no reset" {
-  ends_orderly 'GET /\0 HTTP/1.0\r\n\r\n' '\0GET / HTTP/1.0\r\n\r\n' \
+@test "$STAGE: a client whose GET announces a body, or has a NUL byte, gets no reset" {
+  ends_orderly 'GET / HTTP/1.0\r\ncontent-length: 2\r\n\r\n' \
+    'GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n' \
+    'GET / HTTP/1.0\nA: b\nCONTENT-LENGTH:2\n\n' \
+    'GET /\0 HTTP/1.0\r\n\r\n' '\0GET / HTTP/1.0\r\n\r\n' \
     'GET / HTTP/1.0\r\nA: b\0\0\r\nContent-Length: 2\r\n\r\n'
 }
 
@@ -321,6 +288,10 @@ A: \x00\xc3\xa4\x7f\
   [ "$STAGE" = 06_tcp_options ] &&
     shown+=$'closed after 1 responses in 2 data segments (plain)\n'
   wait_until console_shows "$shown"
+  have_server
+  awk 'BEGIN { for (i = 0; i < 256; i++) printf "%c", i; print "\n" }' >"$BATS_TEST_TMPDIR/all"
+  ask <"$BATS_TEST_TMPDIR/all" >/dev/null
+  same "$(LC_ALL=C tr -d '\t\n -~' <"$out" | wc -c)" 0
 }
 
 # Waits for the console to show a text after its first line.
@@ -329,10 +300,7 @@ console_shows() { # text
 }
 
 @test "$STAGE: it goes on when its console has gone" {
-  local console=$BATS_TEST_TMPDIR/console reader
-  mkfifo "$console"
-  exec {reader}<>"$console"
-  start_on "$console"
+  start_on_pipe
   disconnect "$reader"
   answers
   if [ "$STAGE" = 01_blocking ]; then
@@ -357,17 +325,14 @@ client_that_still_sends() {
 }
 
 @test "$STAGE: Ctrl-C and kill end it at once, in every state" {
-  local signal state began
+  local signal state
   for signal in INT TERM; do
     for state in true silent_client client_in_mid_request \
       client_that_still_sends; do
       # What a shell's & starts would ignore SIGINT.
       RUN='env --default-signal=INT' start "$STAGE"
       "$state"
-      began=$(microseconds)
       end_by "$signal"
-      # A second, and more that a busy machine may take.
-      (($(microseconds) - began < 5000000))
       same "$(<"$err")" ''
     done
   done

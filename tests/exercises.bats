@@ -232,7 +232,7 @@ go_to_copy() {
     echo "/* $i */" >>my/1.a/01_blocking/server.c
     make -s again-1.a >/dev/null
     same "$(tail -n 1 "my/1.a.$i/01_blocking/server.c")" "/* $i */"
-    ! grep "/* $i */" my/1.a/01_blocking/server.c
+    run ! grep "/* $i */" my/1.a/01_blocking/server.c
   done
   same "$(make -s progress FORM=tab | grep -c "tried")" 1
 }

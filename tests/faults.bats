@@ -27,10 +27,19 @@ setup_file() {
 # Prints the table's rows for this program, with its option, or a colon, in
 # place of the pattern.
 rows() {
-  local pattern rest
+  local pattern rest set
+  local -A sets=()
   sed -e ':more' -e '/\\$/ { N; s/\\\n */ /; b more' -e '}' \
     -e '/^#/d' -e '/^$/d' "$BATS_TEST_DIRNAME/faults.table" |
     while read -r pattern rest; do
+      for set in "${!sets[@]}"; do
+        rest=${rest//"$set"/${sets[$set]}}
+      done
+      if [[ $rest == '= '* ]]; then
+        sets[$pattern]=${rest#= }
+        continue
+      fi
+      [[ $NAME == 0[123]* ]] || rest=${rest/#accept/accept4}
       [[ $pattern == *:* ]] || pattern+=::
       # shellcheck disable=SC2053 # a pattern
       [[ ${NAME/#keep/06keep} == ${pattern%%:*} ]] && echo "${pattern#*:} $rest"
@@ -40,33 +49,27 @@ rows() {
 # Prints a line for each case: option, call, occurrences, client, outcome and
 # error. The occurrences are those from the program's start.
 cases() { # when outcome
-  local option call when client outcome errors error before first
+  local option call when client outcome errors error before first at
   rows | while read -r option call when client outcome errors; do
     # shellcheck disable=SC2053 # a pattern
     [[ ${when/#[0-9]*/later} == "$1"* && $outcome == $2 ]] || continue
+    if ((CLIENTS == 1)); then
+      when=${when%,*} outcome=${outcome/:2/:1}
+    fi
     before=0 first=0
     [[ $call == libc:* ]] ||
       read -r before first < <(first_calls "$option" "${call#*,}")
-    if [[ $when == start* ]]; then
-      local from=1 to=$first
-      [[ $when != *+* ]] || from=$((${when#*+} + 1))
-      [[ $when != *-* ]] || to=${when#*-}
-      for ((when = from; when <= to; when++)); do
-        for error in $errors; do
-          echo "$option $call $((before + when)) $client $outcome $error"
-        done
-      done
-    else
-      before=$((before + first))
-      if [[ $when == *,* ]]; then
-        when=$((before + ${when%,*})),$((before + ${when#*,}))
-      else
-        when=$((before + when))
-      fi
+    case $when in
+    start-*) at=$(seq $((before + 1)) $((before + ${when#*-}))) ;;
+    start*) at=$(seq $((before + 1${when#start})) $((before + first))) ;; # or start+3
+    *,*) at=$((before + first + ${when%,*})),$((before + first + ${when#*,})) ;;
+    *) at=$((before + first + when)) ;;
+    esac
+    for when in $at; do
       for error in $errors; do
         echo "$option $call $when $client $outcome $error"
       done
-    fi
+    done
   done
 }
 
@@ -259,7 +262,9 @@ goes_on() { # option call occurrences client outcome
   if [[ $NAME == 01* ]]; then
     ends_with "$lost"
   else
-    is_unharmed "$before"
+    answers
+    wait_until has_descriptors "$before"
+    tries=10 rests # of which strace causes some
     end
   fi
   [[ $3 == *,* || $2 == *,* ]] && injected=2
@@ -281,14 +286,6 @@ goes_on() { # option call occurrences client outcome
   esac
 }
 
-# Fails unless the server answers somebody else, keeps nothing of those before,
-# and rests.
-is_unharmed() { # descriptors
-  answers
-  wait_until has_descriptors "$1"
-  tries=10 rests # of which strace causes some
-}
-
 try_case() { # option call occurrences client outcome error
   make_fail "$2" "$3" "$6"
   if [ "$4" = - ]; then
@@ -302,31 +299,22 @@ try_case() { # option call occurrences client outcome error
 
 # Tries the cases that it reads, several at once. Fails where one has failed.
 try_cases() {
-  local words running=0 number=0 tried=0 survived=0
+  local words number=0 tried failed=0
   while read -r -a words; do
-    number=$((number + 1))
-    if ((running == AT_ONCE)); then
+    while (($(jobs -r | wc -l) >= AT_ONCE)); do
       wait -n || true
-      running=$((running - 1))
-    fi
+    done
+    number=$((number + 1))
     try_in_background "$BATS_TEST_TMPDIR/$number" "${words[@]}"
-    running=$((running + 1))
   done
   wait
-  for ((; number > 0; number--)); do
-    read -r -a words <"$BATS_TEST_TMPDIR/$number/case"
-    local times=1
-    [[ ${words[2]} == *,* ]] && times=2
-    tried=$((tried + times))
-    if [ -e "$BATS_TEST_TMPDIR/$number/survived" ]; then
-      survived=$((survived + times))
-    else
-      echo "--- ${words[*]}"
-      cat "$BATS_TEST_TMPDIR/$number/said"
-    fi
+  for ((tried = 1; tried <= number; tried++)); do
+    [ ! -e "$BATS_TEST_TMPDIR/$tried/survived" ] || continue
+    echo "--- $(<"$BATS_TEST_TMPDIR/$tried/case")"
+    cat "$BATS_TEST_TMPDIR/$tried/said"
+    failed=1
   done
-  echo "$tried $survived" >>"$BATS_FILE_TMPDIR/tally"
-  ((tried > 0 && survived == tried))
+  ((number > 0 && failed == 0))
 }
 
 try_in_background() { # folder word...
@@ -448,12 +436,4 @@ run_valgrind_on_client() {
   rows | awk '{ sub("libc:", "", $2); print $2 }' | tr , '\n' | sort -u \
     >"$BATS_TEST_TMPDIR/rows"
   same "$(comm -23 "$BATS_TEST_TMPDIR/calls" "$BATS_TEST_TMPDIR/rows")" ''
-}
-
-@test "$NAME: (the number of cases, and those that are left out)" {
-  awk -v name="$NAME" '{ tried += $1; survived += $2 } END {
-    print "# " name ": " tried " cases of (call, errno, occurrence) tried, " \
-      survived " survived" }' "$BATS_FILE_TMPDIR/tally" >&3
-  rows |
-    sed -nE "s/^[^ ]+ ([^ ]+) .* left-out (.*)/# $NAME: left out: \1, \2/p" >&3
 }

@@ -104,10 +104,12 @@ END
 }
 
 @test "every hunk of a diff is explained in its chapter" {
-  local before=01_blocking/server.c after from to begin end
+  local before=01_blocking/server.c name after from to begin end
   for after in {02_blocking_loop,03_select,04_epoll_lt,05_epoll_et}/server.c \
     06_tcp_options/{keep_alive,server}.c; do
-    from=$(sed -n "/^### The change from $(short "$before") to /=" "$NOTES")
+    name=${before%%_*} # what the text calls it
+    [[ $before != */keep_alive.c ]] || name=keep_alive
+    from=$(sed -n "/^### The change from $name to /=" "$NOTES")
     to=$(sed -n "$((from + 1)),\$ { /^###/ { =; q } }" "$NOTES")
     while IFS=, read -r begin end; do
       "$TOOLS/references" list "$NOTES" | awk -F '\t' -v after="$after" \
@@ -124,14 +126,6 @@ END
       sed -n 's/^@@ .*+\([0-9,]*\) @@.*/\1/p')
     before=$after
   done
-}
-
-# Prints what the text calls a program: its number, or keep_alive.
-short() { # source
-  case $1 in
-  */server.c) echo "${1%%_*}" ;;
-  *) basename "$1" .c ;;
-  esac
 }
 
 @test "every link within the project leads somewhere" {

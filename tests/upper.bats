@@ -16,33 +16,24 @@ talk() {
     run --separate-stderr timeout 5 "$(program "$name")" --help
     same "$status" 0
     same "$output" "usage: $name [port [address]]"
-    for words in x '' 65536 -1 '65535 localhost' '1688 127.0.0.1 more'; do
+    refuses "$name" '' ''
+    for words in x 65536 -1 '65535 localhost' '1688 127.0.0.1 more'; do
       # shellcheck disable=SC2086 # words
-      run --separate-stderr timeout 5 "$(program "$name")" ${words:-''}
-      same "$status" 2
-      same "$output" ''
-      [[ ${stderr_lines[0]} == *"'${words##* }'" ]]
-      same "${stderr_lines[1]}" "usage: $name [port [address]]"
+      refuses "$name" "${words##* }" $words
     done
   done
 }
 
 @test "upper_server and upper_client: without arguments, 127.0.0.1 and port 1688" {
-  local log=$BATS_TEST_TMPDIR/strace
-  run timeout 5 strace -o "$log" -e trace=bind -e inject=bind:error=EADDRINUSE \
-    "$(program upper_server)"
-  same "$output" 'upper_server: bind: Address already in use'
-  run timeout 5 strace -o "$log.2" -e trace=connect \
-    -e inject=connect:error=ECONNREFUSED "$(program upper_client)"
-  same "$output" 'upper_client: connect: Connection refused'
-  same "$status" 1
-  grep -hcF 'sin_port=htons(1688), sin_addr=inet_addr("127.0.0.1")' \
-    "$log" "$log.2"
-}
-
-@test "upper_server: says where it listens" {
-  start upper_server
-  same "$(cat "$out")" "listening on 127.0.0.1:$port"
+  local log=$BATS_TEST_TMPDIR/strace name call=bind
+  for name in upper_server upper_client; do
+    run timeout 5 strace -o "$log" -e trace="$call" \
+      -e inject="$call":error=ECONNREFUSED "$(program "$name")"
+    same "$output" "$name: $call: Connection refused"
+    same "$status" 1
+    grep -F 'sin_port=htons(1688), sin_addr=inet_addr("127.0.0.1")' "$log"
+    call=connect # the client's
+  done
 }
 
 @test "upper_server: a socket never takes the place of a closed stdin or stderr" {
@@ -90,7 +81,8 @@ talk() {
   listener=$(sed -n '2s/:.*//p' "$out")
   fd=$(sed -n '3s/:.*//p' "$out")
   [[ $listener == fd\ [3-9] && $fd == fd\ [4-9] ]]
-  same "$(tail -n +2 "$out")" "$listener: EPOLLIN
+  same "$(<"$out")" "listening on 127.0.0.1:$port
+$listener: EPOLLIN
 $fd: EPOLLIN
 $fd: EPOLLOUT
 $fd: EPOLLIN
@@ -244,10 +236,9 @@ please input: '
   # One who does not answer hears no more than the first chunk. (All at once,
   # a line that is longer than the buffers would block both sides.)
   nc_server
-  "$(program upper_client)" "$port" <"$line" >/dev/null 2>&1 3>&- &
-  echo $! >>"$BATS_TEST_TMPDIR/pids"
+  in_background "$(program upper_client)" "$port" <"$line" >/dev/null 2>&1
   wait_until [ -s "$heard" ]
-  rests $! # until somebody answers
+  rests "$started" # until somebody answers
   same "$(wc -c <"$heard")" 1024
 }
 
@@ -278,8 +269,8 @@ nc_server() { # word...
   heard=$said.heard
   mkfifo "$said.in"
   in_background nc -l -v 127.0.0.1 0 <>"$said.in" >"$heard" 2>"$said"
-  in_background send_words "$said.in" "$@" >/dev/null
   wait_until nc_listens "$said"
+  in_background send_words "$said.in" "$@" >/dev/null
 }
 
 nc_listens() { # file, and sets $port
@@ -288,10 +279,15 @@ nc_listens() { # file, and sets $port
 
 send_words() { # file word...
   wait_until [ -s "$heard" ]
+  local sent=0
   for word in "${@:2}"; do
     printf '%s' "$word" >"$1"
-    nap 0.1
+    wait_until client_has_read $((sent += ${#word}))
   done
+}
+
+client_has_read() { # bytes
+  [[ $(ss -Htni "dport = :$port") =~ ^ESTAB\ +0\ .*bytes_received:$1\  ]]
 }
 
 @test "upper_client: says so when the server goes away, at the prompt" {
@@ -299,9 +295,8 @@ send_words() { # file word...
   local input=$BATS_TEST_TMPDIR/input said=$BATS_TEST_TMPDIR/said code=0
   mkfifo "$input"
   exec {typing}<>"$input"
-  "$(program upper_client)" "$port" <"$input" >"$said" 2>&1 3>&- &
-  local talker=$!
-  echo "$talker" >>"$BATS_TEST_TMPDIR/pids"
+  in_background "$(program upper_client)" "$port" <"$input" >"$said" 2>&1
+  local talker=$started
   client=$typing send 'hello\nagain\n' # in one piece, as a paste comes
   wait_until grep -q AGAIN "$said"
   kill -TERM "$pid"
