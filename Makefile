@@ -160,7 +160,7 @@ test-hostile test-fuzz: test-%: all
 test-bench test-notes test-exercises: test-%: all
 	@tests/clean tests/need test
 	@tests/clean tests/need long
-	@tests/clean tests/run $*
+	@tests/clean tests/run $(*:exercises=commands exercises)
 
 shake: all
 	@tests/clean tests/need test

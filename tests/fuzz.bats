@@ -24,12 +24,12 @@ setup() {
 throw() { # file
   case $((RANDOM % 4)) in
   0)
-    timeout 0.1 "$RESET" "$port" $((RANDOM % 120)) 1 <"$1" ||
+    timeout 0.05 "$RESET" "$port" $((RANDOM % 120)) 1 <"$1" ||
       true
     return
     ;;
   1)
-    timeout 0.2 nc -N 127.0.0.1 "$port" <"$1" >/dev/null || true
+    timeout 0.1 nc -N 127.0.0.1 "$port" <"$1" >/dev/null || true
     return
     ;;
   esac

@@ -176,6 +176,7 @@ walks() { # stage
   nothing_is_left
 }
 
+# bats file_tags=waits
 @test "each walk, by Enter alone, shows all of the text" {
   local stage
   for stage in 01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
@@ -275,6 +276,7 @@ end_outer() { # signal option...
   pgrep -s "$(outer display -p '#{pane_pid}')" "${@:2}" | xargs kill "-$1"
 }
 
+# bats file_tags=waits_too
 @test "nothing is left, however a walk ends" {
   local way
   for way in q C-c waiting lab client server terminal; do
