@@ -149,7 +149,7 @@ check_spoiled() { # statements
   local begin=$SECONDS
   run make -s check-2.a
   [ "$status" -ne 0 ]
-  ((SECONDS - begin <= 8))
+  ((SECONDS - begin <= 30)) # 8, but for a busy machine
   ! pgrep -f "^$PWD/my/2.a/\|^my/2.a/"
 }
 
