@@ -90,6 +90,7 @@ $fd: EPOLLOUT
 $fd: EPOLLIN"
 }
 
+# bats test_tags=whole
 @test "upper_server: talks with many clients at once" {
   start upper_server
   local clients before
