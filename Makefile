@@ -99,7 +99,7 @@ help-all:
 	line test-short 'test while every recv and send moves a byte'; \
 	line test-faults 'make each system call fail'; \
 	line test-hostile 'test with clients that mean no good'; \
-	line test-fuzz 'throw mutated requests'; \
+	line test-fuzz 'test with mutated requests'; \
 	line test-bench 'test that the measurements work'; \
 	line test-notes 'test what NOTES.md and README.md show'; \
 	line shake 'run tests and checks under load, for five minutes'; \

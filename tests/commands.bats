@@ -1,10 +1,10 @@
 #!/usr/bin/env bats
-# That the commands which a learner types do what they promise, in a copy of the
-# tree, without git.
+# The commands that a learner types do what they promise, in a copy of the tree,
+# without git.
 
 load common
 
-# Makes a copy of the tree, and goes there, as if no make ran this.
+# Makes a copy of the tree, and goes there, as if make had not started this.
 go_to_copy() {
   unset MAKEFLAGS MFLAGS MAKELEVEL
   mkdir "$BATS_TEST_TMPDIR/tree"
@@ -13,7 +13,7 @@ go_to_copy() {
   cd "$BATS_TEST_TMPDIR/tree" || return
 }
 
-@test "an ID that does not exist is one line that names make progress" {
+@test "an ID that does not exist gets one line that names make progress" {
   go_to_copy
   local word
   for word in try check hint answer; do
@@ -65,7 +65,7 @@ go_to_copy() {
   wait $! || true
 }
 
-@test "check before try says so" {
+@test "check before try names make try" {
   go_to_copy
   run make -s check-1.a
   [ "$status" -ne 0 ]

@@ -15,7 +15,7 @@ load common
   done
 }
 
-@test "$STAGE: it refuses what is not a port, an address or an option" {
+@test "$STAGE: it refuses an invalid port, address or option" {
   local word
   for word in x 80x '' ' 80' +80 -1 65536 99999999999999999999 0x50 80.0; do
     refuses "$STAGE" "$word" "$word"

@@ -148,7 +148,7 @@ compiles() { # verdict id kind
   all_end 1 'given|wrong-*'
 }
 
-@test "a check says yes to the stage's own text or the solution, and to other mends" {
+@test "a check says yes to the stage's own text or the solution, and other right mends" {
   all_end 0 'sound|other-*'
 }
 
