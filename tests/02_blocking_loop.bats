@@ -33,9 +33,9 @@ load common
 # bats test_tags=whole,waits
 @test "02_blocking_loop: while accept fails, it tries once a second" {
   log=$BATS_TEST_TMPDIR/strace
+  local began=$SECONDS
   RUN="strace -D -o ${log@Q} -e trace=accept,accept4
     -e inject=accept,accept4:error=EMFILE" start 02_blocking_loop
-  local began=$SECONDS
   nap 2
   end_trace
   (($(grep -c '^accept' "$log") <= SECONDS - began + 2))

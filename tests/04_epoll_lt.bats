@@ -11,6 +11,8 @@ close 10
 epoll_ctl 20
 recvfrom 10
 sendto 10'
+  # No wait of it ends by its time.
+  same "$(grep -c '^epoll_p*wait(.*, 64, -1[,)]' "$log")" "$(grep -c '^epoll_p*wait(' "$log")"
   # The interest of each connection is registered once, and changed once.
   same "$(grep -c EPOLL_CTL_ADD "$log")" 11
   same "$(grep -c EPOLL_CTL_MOD "$log")" 10

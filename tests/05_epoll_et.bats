@@ -13,6 +13,8 @@ epoll_ctl 10
 recvfrom 10
 sendto 10'
   same "$(grep -c '^accept4.*EAGAIN' "$log")" 10
+  # No wait of it ends by its time.
+  same "$(grep -c '^epoll_p*wait(.*, 64, -1[,)]' "$log")" "$(grep -c '^epoll_p*wait(' "$log")"
   # The interest of each connection is registered once, and never changed.
   same "$(grep -c EPOLL_CTL_MOD "$log")" 0
   same "$(grep -c 'EPOLL_CTL_ADD.*EPOLLET' "$log")" 11

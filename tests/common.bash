@@ -63,7 +63,7 @@ patiently() { # command...
   in_background "$@"
   while alive "$started"; do
     if in_vain; then
-      kill "$started"
+      kill "$started" 2>/dev/null || true
       code=124
     fi
     nap "0.00$((looks > 4 ? 5 : 1))"

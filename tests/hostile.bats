@@ -137,8 +137,8 @@ bears_one_who_never_reads() {
 
 # True when the server sleeps, and leaves bytes unread or has ended the connection.
 has_done_its_part() {
-  is_quiet && [[ -z $(sockets established) ||
-    $'\n'$(sockets established) == *$'\n'[1-9]* ]]
+  is_quiet && { ended "$started" ||
+    [[ $'\n'$(sockets established) == *$'\n'[1-9]* ]]; }
 }
 
 # bats test_tags=whole
