@@ -63,3 +63,25 @@ sendto 10'
     disconnect "$client"
   done
 }
+
+# bats test_tags=whole
+@test "05_epoll_et: when a client leaves right after its last bytes, the server closes too" {
+  start 05_epoll_et
+  local before
+  before=$(descriptors)
+  connect
+  # More than a turn reads, so that epoll is asked to say it again.
+  kill -STOP "$pid"
+  send 'POST / HTTP/1.0\n\n%020000d' 1
+  wait_until has_arrived
+  kill -CONT "$pid"
+  gives 'hello 05_epoll_et' receive
+  wait_until sleeps
+  # Then the last bytes and the end at once.
+  kill -STOP "$pid"
+  send 'abc'
+  disconnect "$client"
+  wait_until has_sockets time-wait 1
+  kill -CONT "$pid"
+  wait_until has_descriptors "$before"
+}

@@ -58,7 +58,6 @@ sleeps_in() { # function
   local before
   before=$(descriptors)
   gives true ask_for 'GET / HTTP/1.0\r\n'
-  gives hello ask_for "POST / HTTP/1.0\r\n\r\n$(printf '%050000d' 1)"
   wait_until has_descriptors "$before"
   answers
 }
