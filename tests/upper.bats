@@ -170,6 +170,7 @@ $fd: EPOLLIN"
   same "$(<"$err")" 'upper_server: accept: Too many open files'
 }
 
+# bats test_tags=waits
 @test "upper_server: when accept fails, it says so once, and later serves all" {
   survives_accept upper_server
   accepts_behind upper_server
