@@ -231,7 +231,7 @@ please input: '
 # bats test_tags=whole
 @test "upper_client: sends a long line a chunk at a time, and waits for each reply" {
   local line=$BATS_TEST_TMPDIR/line
-  head -c 100000 /dev/zero | tr '\0' a >"$line"
+  seq 20000 | tr '\n' a | head -c 100000 >"$line"
   start upper_server
   gives 'printf "please input: %s\nplease input: \n" "$(tr a A <"$line")"' \
     talk <"$line"
