@@ -7,6 +7,7 @@ STAGES := 01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
 NAMES := 01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
 	keep_alive 06_tcp_options
 LATER := $(filter-out 01_blocking,$(NAMES))
+REST := $(filter-out 04_epoll_lt,$(NAMES)) # which `make help` doesn't name
 
 # The source of each, and of the one before it.
 SOURCE = $(if $(filter keep_alive,$*),06_tcp_options/keep_alive.c,$*/server.c)
@@ -83,16 +84,16 @@ help:
 	line clean 'remove what was built'; \
 	line help-all 'list every target'
 
-help-all:
+help-all: help
 	@line() { printf '%-27s %s\n' "make $$1" "$$2"; }; \
+	echo; \
+	echo 'The rest:'; \
 	line all 'build all six stages (so does make alone)'; \
-	for s in $(STAGES); do line $$s 'build this stage'; done; \
+	for s in $(REST); do line $$s 'build this stage'; done; \
 	line help 'show what a student needs'; \
-	line help-all 'show this list'; \
-	line test 'run the tests'; \
 	line test-all 'run the tests, and those that take minutes'; \
 	line test-long 'run only those that take minutes'; \
-	for s in $(NAMES); do line test-$$s 'test this stage'; done; \
+	for s in $(REST); do line test-$$s 'test this stage'; done; \
 	line test-upper 'test the upper-casing conversation'; \
 	line test-project 'test what is not a stage'; \
 	line test-sanitized 'test the programs built with ASan and UBSan'; \
@@ -104,28 +105,17 @@ help-all:
 	line test-notes 'test what NOTES.md and README.md show'; \
 	line shake 'run tests and checks under load, for five minutes'; \
 	line test-browser 'test with a browser as the client'; \
-	for s in $(LATER); do line diff-$$s 'show what it changes'; done; \
-	for s in $(NAMES); do line trace-$$s 'run it under strace'; done; \
-	line try-4.a 'begin an exercise (4.1) or a hunt (4.a)'; \
+	for s in $(REST:01%=); do line diff-$$s 'show what it changes'; done; \
+	for s in $(REST); do line trace-$$s 'run it under strace'; done; \
 	line again-4.a 'begin anew; the old copy stays, as my/4.a.1'; \
-	line check-4.a 'say whether your copy in my/ works'; \
 	line keep-4.a 'check it each time the file is saved'; \
-	line hint-4.a 'give one hint more'; \
-	line answer-4.a 'show the answer, and why it is right'; \
-	line progress 'show what is done, tried and open (FORM=tab: bare)'; \
+	line 'progress FORM=tab' 'show it in a form for programs'; \
 	line test-exercises 'test the exercises and the hunts'; \
-	line lab 'open four terminals, in a network of their own'; \
-	for s in $(NAMES); do line walk-$$s 'play its walkthrough there'; done; \
-	line dawdlers 'hold ten slow clients against PORT=8080'; \
-	line watch 'watch what PORT=8080 has open, and what that costs'; \
+	for s in $(REST); do line walk-$$s 'play its walkthrough there'; done; \
 	line test-lab 'test the lab and its walks'; \
-	line bench 'measure and draw what each way of waiting costs'; \
 	for p in $(PARTS); do line bench-$$p 'measure that part alone'; done; \
-	line timeline 'draw how 02, 03 and 05 wait, from a run, in my/'; \
 	line film 'draw how 04 and 05 wait, step by step, in my/'; \
-	line book 'make one HTML file of the workbook, in my/'; \
-	line lint 'look for faults without running anything'; \
-	line clean 'remove what was built'
+	line lint 'look for faults without running anything'
 
 test: all
 	@tests/clean tests/need test
@@ -135,9 +125,9 @@ $(NAMES:%=test-%): test-%: %
 	@tests/clean tests/need test
 	@tests/clean tests/run $*
 
-test-upper: 04_epoll_lt
+test-upper test-project: test-%: all
 	@tests/clean tests/need test
-	@tests/clean tests/run upper
+	@tests/clean tests/run $*
 
 test-all: test test-long
 
@@ -145,36 +135,33 @@ test-long: $(LONG:%=test-%)
 
 test-sanitized test-short: test-%: all
 	@tests/clean tests/need test
-	@tests/clean tests/$*
+	@tests/clean tests/$* $(NAMES) upper
 
 test-faults: all
-	@tests/clean tests/need test
-	@tests/clean tests/need long
+	@tests/clean tests/need test long
 	@SUITES=faults tests/clean tests/run $(NAMES) upper
 
-test-hostile test-fuzz: test-%: all
+test-hostile: all
 	@tests/clean tests/need test
 	@tests/clean tests/need long
-	@SUITES=$* tests/clean tests/run $(LATER) upper
+	@SUITES=hostile tests/clean tests/run $(LATER) upper
+
+test-fuzz: all
+	@tests/clean tests/need test
+	@tests/clean tests/need long
+	@SUITES=fuzz tests/clean tests/sanitized $(LATER) upper
 
 test-bench test-notes test-exercises: test-%: all
-	@tests/clean tests/need test
-	@tests/clean tests/need long
+	@tests/clean tests/need test long
 	@tests/clean tests/run $(*:exercises=commands exercises)
 
 shake: all
-	@tests/clean tests/need test
-	@tests/clean tests/need exercise
+	@tests/clean tests/need test exercise
 	@tests/clean tests/shake $(SECONDS)
 
-test-browser: all
-	@tests/clean tests/need test
-	@tests/clean tests/need browser
-	@tests/clean tests/run browser
-
-test-project: all
-	@tests/clean tests/need test
-	@tests/clean tests/run project
+test-browser test-lab: test-%: all
+	@tests/clean tests/need test $*
+	@tests/clean tests/run $*
 
 $(LATER:%=diff-%): diff-%:
 	@$(DIFF) $(BEFORE_$*) $(SOURCE) || [ $$? -eq 1 ]
@@ -221,11 +208,6 @@ dawdlers:
 watch:
 	@tests/clean tests/need lab
 	@watch -t -n 1 tests/lab/look $(PORT)
-
-test-lab: all
-	@tests/clean tests/need test
-	@tests/clean tests/need lab
-	@tests/clean tests/run lab
 
 bench:
 	@tests/clean tests/bench/run

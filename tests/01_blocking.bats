@@ -11,12 +11,10 @@ load common
 }
 
 @test "01_blocking: does not serve a second client" {
-  local first
   start 01_blocking
   connect
   first=$client
-  connect
-  printf 'GET / HTTP/1.0\n\n' >&"$client"
+  connect 'GET / HTTP/1.0\n\n'
   printf 'GET / HTTP/1.0\n\n' >&"$first"
   client=$first gives 'hello 01_blocking' receive
   ends_with 0
@@ -32,8 +30,7 @@ blames_client() {
 
 @test "01_blocking: ends with 1, and says why, when its client leaves first" {
   start 01_blocking
-  connect
-  printf 'GET / HT' >&"$client"
+  connect 'GET / HT'
   disconnect "$client"
   blames_client
 }

@@ -5,12 +5,9 @@ load common
 
 @test "02_blocking_loop: while one client dawdles, nobody else is served" {
   start 02_blocking_loop
-  local first
-  connect
+  connect 'GET / HT'
   first=$client
-  printf 'GET / HT' >&"$first"
-  connect
-  printf 'GET / HTTP/1.0\n\n' >&"$client"
+  connect 'GET / HTTP/1.0\n\n'
   # In half a second, not a byte comes.
   hears_nothing
   printf 'TP/1.0\n\n' >&"$first"
@@ -21,7 +18,6 @@ load common
 
 # bats test_tags=whole
 @test "02_blocking_loop: the listening socket never carries data" {
-  log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=network" start 02_blocking_loop
   answers
   answers
@@ -32,7 +28,6 @@ load common
 
 # bats test_tags=whole,waits
 @test "02_blocking_loop: while accept fails, it tries once a second" {
-  log=$BATS_TEST_TMPDIR/strace
   local began=$SECONDS
   RUN="strace -D -o ${log@Q} -e trace=accept,accept4
     -e inject=accept,accept4:error=EMFILE" start 02_blocking_loop

@@ -16,7 +16,6 @@ can_be_overfull() {
   can_be_overfull
   ulimit -n 1200
   start 03_select
-  local i clients
   connect_many 1100
   wait_until says 'Too many open files'
   printf 'GET / HTTP/1.0\n\n' >&"$client"
@@ -39,7 +38,6 @@ can_be_overfull() {
 @test "03_select: says so when it is itself too many for an fd_set" {
   can_be_overfull
   local code=0
-  # shellcheck disable=SC2016 # for the inner bash
   timeout 5 bash -c 'ulimit -n 1200
     for _ in {1..1100}; do exec {inherited}</dev/null; done
     exec "$0" 0 3</dev/null 4<&3 5<&3 6<&3 7<&3 8<&3 9<&3' \
@@ -50,10 +48,8 @@ can_be_overfull() {
 }
 
 @test "03_select: it fills the sets anew in every turn" {
-  local log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=pselect6" start 03_select
-  connect
-  wait_read
+  silent_client
   printf 'GET / HTTP/1.0\n\n' >&"$client"
   gives 'hello 03_select' receive
   # First to read from the connection alone, then to write to it too.

@@ -11,8 +11,6 @@ close 10
 epoll_ctl 20
 recvfrom 10
 sendto 10'
-  # No wait of it ends by its time.
-  same "$(grep -c '^epoll_p*wait(.*, 64, -1[,)]' "$log")" "$(grep -c '^epoll_p*wait(' "$log")"
   # The interest of each connection is registered once, and changed once.
   same "$(grep -c EPOLL_CTL_ADD "$log")" 11
   same "$(grep -c EPOLL_CTL_MOD "$log")" 10
@@ -21,6 +19,5 @@ sendto 10'
 # bats test_tags=whole
 @test "04_epoll_lt: a request of 4 KB is reported until all of it is read" {
   trace_long_request 04_epoll_lt
-  same "$(grep -c '^recvfrom(.*= 1024$' "$log")" 4
   same "$(grep -c '^epoll_p*wait(.*events=EPOLLIN, data={u32=[^3]' "$log")" 5
 }

@@ -13,8 +13,6 @@ epoll_ctl 10
 recvfrom 10
 sendto 10'
   same "$(grep -c '^accept4.*EAGAIN' "$log")" 10
-  # No wait of it ends by its time.
-  same "$(grep -c '^epoll_p*wait(.*, 64, -1[,)]' "$log")" "$(grep -c '^epoll_p*wait(' "$log")"
   # The interest of each connection is registered once, and never changed.
   same "$(grep -c EPOLL_CTL_MOD "$log")" 0
   same "$(grep -c 'EPOLL_CTL_ADD.*EPOLLET' "$log")" 11
@@ -23,14 +21,12 @@ sendto 10'
 # bats test_tags=whole
 @test "05_epoll_et: a request of 4 KB is reported once" {
   trace_long_request 05_epoll_et
-  same "$(grep -c '^recvfrom(.*= 1024$' "$log")" 4
   # The other events are the listener's, and that there is room to write.
   same "$(grep -cE '^epoll_p?wait\(.*EPOLLIN\|EPOLLOUT' "$log")" 1
 }
 
 # bats test_tags=economy
 @test "05_epoll_et: it does not read from a client that has sent nothing" {
-  local log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=recvfrom,$WAITS" start 05_epoll_et
   connect
   # Its first event says only that there is room to write.
@@ -42,7 +38,6 @@ sendto 10'
 }
 
 @test "05_epoll_et: clients that come together make one event, and all are served" {
-  local clients
   start 05_epoll_et
   kill -STOP "$pid"
   connect_many 100
@@ -54,7 +49,6 @@ sendto 10'
 }
 
 @test "05_epoll_et: a request is answered whichever step of a turn it ends with" {
-  local length
   RUN=$(preload short) start 05_epoll_et # a byte a step
   for length in {1..16}; do # MAX_STEPS
     connect
@@ -67,8 +61,6 @@ sendto 10'
 # bats test_tags=whole
 @test "05_epoll_et: when a client leaves right after its last bytes, the server closes too" {
   start 05_epoll_et
-  local before
-  before=$(descriptors)
   connect
   # More than a turn reads, so that epoll is asked to say it again.
   kill -STOP "$pid"
@@ -83,5 +75,5 @@ sendto 10'
   disconnect "$client"
   wait_until has_sockets time-wait 1
   kill -CONT "$pid"
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors "$without_clients"
 }

@@ -40,7 +40,6 @@ setup() {
 }
 
 @test "06_tcp_options: 8 or 16 pipelined responses leave in one segment, with --cork" {
-  local number
   for number in 8 16; do
     start 06_tcp_options --cork
     ask_at_once "$number" >/dev/null
@@ -50,7 +49,6 @@ setup() {
 }
 
 @test "06_tcp_options: Nagle and delayed ACK cost 40 ms, which the options save" {
-  local plain cork nodelay
   plain=$(later_times | sed -n 5p)
   start 06_tcp_options --cork
   cork=$(later_times | head -n 1)
@@ -64,8 +62,7 @@ setup() {
 
 # bats test_tags=whole
 @test "06_tcp_options: it reports the end of each connection, whichever side ends it" {
-  connect
-  wait_read
+  silent_client
   disconnect "$client"
   same "$(closing_line)" 'closed after 0 responses in 0 data segments (plain)'
   ask_for 'GET / HTTP/1.1\r\nConnection: close\r\n\r\n' >/dev/null

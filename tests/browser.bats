@@ -50,7 +50,6 @@ has_unread() {
 }
 
 @test "a browser shows the page of each stage" {
-  local stage
   for stage in 01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
     keep_alive 06_tcp_options; do
     start "$stage"
@@ -88,7 +87,6 @@ has_unread() {
 }
 
 @test "06 keeps a browser's connection for one page after the other" {
-  local devtools number
   start 06_tcp_options
   browse --remote-debugging-port=0
   wait_until grep -q '^DevTools listening on ' "$said"

@@ -5,7 +5,7 @@
 load common
 
 # Makes a copy of the tree, and goes there, as if make had not started this.
-go_to_copy() {
+setup() {
   unset MAKEFLAGS MFLAGS MAKELEVEL
   mkdir "$BATS_TEST_TMPDIR/tree"
   cp -r "$PROJECT"/{Makefile,NOTES.md,tests} "$PROJECT"/0*_* \
@@ -14,12 +14,9 @@ go_to_copy() {
 }
 
 @test "an ID that does not exist gets one line that names make progress" {
-  go_to_copy
-  local word
   for word in try check hint answer; do
     for id in 9.z 4 4.aa x; do
-      run --separate-stderr make -s "$word-$id"
-      [ "$status" -ne 0 ]
+      run ! --separate-stderr make -s "$word-$id"
       same "$output" ''
       [[ ${stderr_lines[0]} == *"'$id'"*"make progress"* ]]
       [[ ${#stderr_lines[@]} -le 1 || ${stderr_lines[1]} == make:* ]]
@@ -28,22 +25,17 @@ go_to_copy() {
 }
 
 @test "try copies the stage, builds it, says what to do, and keeps what is there" {
-  go_to_copy
-  run make -s try-1.a
-  same "$status" 0
+  run -0 make -s try-1.a
   [ -x my/1.a/01_blocking/01_blocking ]
   [[ $output == *"my/1.a/01_blocking/server.c"*"make check-1.a"* ]]
   [[ $output == *'$ my/1.a/01_blocking/01_blocking'* ]]
   echo '/* mine */' >>my/1.a/01_blocking/server.c
-  run make -s try-1.a
-  same "$status" 0
+  run -0 make -s try-1.a
   [[ ${lines[0]} == *"stays as it is"*"make again-1.a" ]]
   same "$(tail -n 1 my/1.a/01_blocking/server.c)" '/* mine */'
 }
 
 @test "again begins anew, and keeps the old copies" {
-  go_to_copy
-  local i
   make -s try-1.a >/dev/null
   for i in 1 2; do
     echo "/* $i */" >>my/1.a/01_blocking/server.c
@@ -55,7 +47,6 @@ go_to_copy() {
 }
 
 @test "keep checks each time the file is saved" {
-  go_to_copy
   make -s try-1.1 >/dev/null
   make -s keep-1.1 >kept 2>&1 3>&- &
   wait_until grep -q 'not done yet' kept
@@ -66,33 +57,22 @@ go_to_copy() {
 }
 
 @test "check before try names make try" {
-  go_to_copy
-  run make -s check-1.a
-  [ "$status" -ne 0 ]
+  run ! make -s check-1.a
   [[ $output == *"make try-1.a"* ]]
 }
 
-@test "a copy that does not compile gets the compiler's words alone" {
-  go_to_copy
-  make -s try-1.a >/dev/null
-  echo 'int' >>my/1.a/01_blocking/server.c
-  run --separate-stderr make -s check-1.a
-  [ "$status" -ne 0 ]
-  [[ $output == *server.c:*error:* ]]
-  [[ $output != *make* && $output != *promise* && $output != *not\ done* ]]
-}
-
-@test "check shows the compiler's warnings" {
-  go_to_copy
+@test "check shows the compiler's warnings, and its words alone where there is an error" {
   make -s try-1.a >/dev/null
   echo 'static int unused;' >>my/1.a/01_blocking/server.c
   run make -s check-1.a
   [[ $output == *warning:*unused* ]]
+  echo 'int' >>my/1.a/01_blocking/server.c
+  run ! --separate-stderr make -s check-1.a
+  [[ $output == *server.c:*error:* ]]
+  [[ $output != *make* && $output != *promise* && $output != *not\ done* ]]
 }
 
 @test "hints come one at a time, and run out" {
-  go_to_copy
-  local count i
   count=$(grep -c '^## Hint$' tests/exercises/1.a/answer.md)
   for ((i = 1; i <= count; i++)); do
     run make -s hint-1.a
@@ -100,18 +80,14 @@ go_to_copy() {
     [ -n "${lines[1]}" ]
   done
   for i in 1 2; do
-    run make -s hint-1.a
-    same "$status" 0
+    run -0 make -s hint-1.a
     [[ ${lines[0]} == 'There are no more hints'* ]]
   done
 }
 
 @test "the answer is the change, and why it is right" {
-  go_to_copy
-  local id
   for id in 1.a 1.1; do
-    run make -s "answer-$id"
-    same "$status" 0
+    run -0 make -s "answer-$id"
     [[ $output == *'--- a/01_blocking/server.c'*'@@'* ]]
     [[ $output == *"$(sed '1,/^## Answer$/d; /^## /,$d' \
       "tests/exercises/$id/answer.md" | sed '/./,$!d')"* ]]
@@ -121,9 +97,7 @@ go_to_copy() {
 }
 
 @test "progress shows what is done, tried and open, and the next to try" {
-  go_to_copy
-  run make -s progress
-  same "$status" 0
+  run -0 make -s progress
   same "${lines[0]}" '1. 01_blocking'
   [[ ${lines[1]} =~ ^\ +1\.1\ +open\  ]]
   [[ ${lines[-1]} == "0 of "*"next: make try-1.1" ]]
@@ -137,8 +111,7 @@ go_to_copy() {
   [[ ${lines[-1]} == "1 of "*"next: make try-1.2" ]]
   # The last check counts.
   cp 01_blocking/server.c my/1.1/01_blocking
-  run make -s check-1.1
-  [ "$status" -ne 0 ]
+  run ! make -s check-1.1
   make -s progress | grep -E '^ +1\.1 +tried '
 }
 
@@ -147,14 +120,12 @@ check_spoiled() { # statements
   cp 02_blocking_loop/server.c my/2.a/02_blocking_loop
   sed -i "s,^    signal(SIGPIPE.*,    $1\n&," my/2.a/02_blocking_loop/server.c
   local begin=$SECONDS
-  run make -s check-2.a
-  [ "$status" -ne 0 ]
+  run ! make -s check-2.a
   ((SECONDS - begin <= 30)) # 8, but for a busy machine
   ! pgrep -f "^$PWD/my/2.a/\|^my/2.a/"
 }
 
 @test "a copy that goes mad is refused in seconds, and leaves nothing running" {
-  go_to_copy
   make -s try-2.a >/dev/null
   check_spoiled 'for (;;) ;'
   [[ $output == *'it hangs, or has closed its output'* ]]
@@ -175,7 +146,6 @@ check_spoiled() { # statements
     echo 'to install: apt-get install locales'
     return 1
   }
-  go_to_copy
   mv "$PWD" "$folder"
   cd "$folder"
   mkdir 'Ä und Ö'

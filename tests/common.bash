@@ -125,7 +125,6 @@ in_words() { # command...
   case $1 in
   has_descriptors) echo "the server has $2 descriptors open" ;;
   has_response) echo 'the server says something' ;;
-  has_read_all) echo 'the server has read all that was sent' ;;
   ended) echo 'the program ends' ;;
   says) echo "the server says: $2" ;;
   listens) echo 'the server says where it listens' ;;
@@ -189,23 +188,15 @@ same_bytes() { # file file
   fi
 }
 
-# Prints where one of the suites' own programs in C stands: NAME or NAME.so.
+# Prints where one of the suites' own programs in C stands: NAME or NAME.so. Where it
+# does not stand in $TOOLS yet, it is built, while others that want it wait.
 tool() { # name
-  local options=()
+  local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 options=()
   [[ $1 != *.so ]] || options=(-shared -fPIC)
-  once "$1" gcc "${options[@]}" "$BATS_TEST_DIRNAME/${1%.so}.c" -o
-}
-
-# Prints where something stands in $TOOLS. Where it does not stand there yet, it is
-# made, while others that want it wait, by a command whose last argument it is.
-once() { # name command...
-  local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 lock
-  if [ ! -e "$made" ]; then
-    exec {lock}>>"$made.lock"
-    flock "$lock"
-    [ -e "$made" ] || { "${@:2}" "$made.new" >&2 && mv "$made.new" "$made"; }
-    exec {lock}>&-
-  fi
+  # shellcheck disable=SC2016 # for the shell behind the lock
+  [ -e "$made" ] || flock "$made.lock" sh -c \
+    '[ -e "$0" ] || { "$@" "$0.new" && mv "$0.new" "$0"; }' "$made" \
+    gcc "${options[@]}" "$BATS_TEST_DIRNAME/${1%.so}.c" -o >&2
   echo "$made"
 }
 
@@ -221,7 +212,8 @@ program() { # name
 }
 
 # Starts a program on a port that the kernel chooses, and waits until it
-# listens. Sets $pid, $port, $url; its output goes to $out and $err.
+# listens. Sets $pid, $port, $url, and $without_clients to how many descriptors it
+# has open then; its output goes to $out and $err.
 start() { # name [option...]
   local name=$1
   shift
@@ -230,13 +222,12 @@ start() { # name [option...]
 
 start_program() { # path argument...
   local here=$BATS_TEST_TMPDIR/$((++starts)).$BASHPID run
-  out=$here.out err=$here.err
+  out=${console:-$here.out} err=$here.err
   : >"$out"
   # $RUN is a command with its options, quoted where they have to be.
   eval "run=(${RUN-})"
   declare -F "${run[0]-}" >/dev/null || run=(exec "${run[@]}")
   # env would take a path with a = in it for a variable.
-  # shellcheck disable=SC2016 # for that shell
   [[ "${run[*]}" != *env\ * || $1 != *=* ]] || run+=(sh -c 'exec "$0" "$@"')
   (
     inherit_nothing
@@ -247,21 +238,13 @@ start_program() { # path argument...
   wait_for_port
 }
 
-# Starts the stage with a pipe for a console, which $reader has open, and waits until
-# it listens.
+# Starts the stage with a pipe for a console, which $reader has open.
 start_on_pipe() {
-  local console=$BATS_TEST_TMPDIR/console line
-  err=$BATS_TEST_TMPDIR/err
+  local console=$BATS_TEST_TMPDIR/console
   mkfifo "$console"
+  # shellcheck disable=SC2034 # for the suites
   exec {reader}<>"$console"
-  (
-    inherit_nothing
-    exec "$(program "$STAGE")" 0 >"$console" 2>"$err" </dev/null
-  ) &
-  pid=$!
-  echo "$pid" >>"$BATS_TEST_TMPDIR/pids"
-  IFS= read -r -t "$DEADLINE" -u "$reader" line
-  port=${line%/} port=${port##*:}
+  start "$STAGE"
 }
 
 # Closes what a program would inherit: bats waits for one that has its
@@ -287,21 +270,22 @@ preload() { # name variable...
     ASAN_OPTIONS=verify_asan_link_order=0 ${*:2}"
 }
 
-# Waits for the line `listening on …` in $out. Sets $port and $url.
+# Waits for the line `listening on …` in $out. Sets $port, $url, $without_clients.
 wait_for_port() {
   local line=
   wait_until listens
   if ! alive; then
     echo 'the server has ended, and said:'
-    cat "$out" "$err"
+    timeout 1 cat "$err" "$out" || true # it may be a pipe
     return 1
   fi
   port=${line%/} port=${port##*:}
   url=http://127.0.0.1:$port/
+  without_clients=$(descriptors)
 }
 
 listens() { # and sets $line
-  { IFS= read -r line <"$out" && [[ $line == 'listening on '* ]]; } || ! alive
+  { IFS= read -rt "$DEADLINE" line <"$out" && [[ $line == 'listening on '* ]]; } || ! alive
 }
 
 # Fails unless a program runs, and is in one of these states (proc(5)), if any.
@@ -340,7 +324,6 @@ end_by() { # signal
 }
 
 # Has a server that takes clients: 01_blocking takes one in its life.
-# shellcheck disable=SC2120 # without options
 have_server() {
   if [ -z "${pid-}" ] || [ "$STAGE" = 01_blocking ]; then
     start "$STAGE"
@@ -405,10 +388,12 @@ ask_for() { # format [argument...]
   ask <"$BATS_TEST_TMPDIR/asked"
 }
 
-# Opens a connection that stays open, on descriptor $client.
-# shellcheck disable=SC2034 # $client is for the suites
-connect() {
-  exec {client}<>"/dev/tcp/127.0.0.1/$port"
+# Opens a connection that stays open, on descriptor $client, and sends what printf
+# makes of its arguments, if there are any.
+connect() { # [format [argument...]]
+  exec {client}<>"/dev/tcp/127.0.0.1/$port" || return
+  # shellcheck disable=SC2059 # the format is what is sent
+  (($# == 0)) || printf "$@" >&"$client"
 }
 
 # Prints what the server says to the client on $client, until it says no more.
@@ -437,13 +422,10 @@ read_reply() {
   [ ! -s "$said" ]
 }
 
-# Prints so many bytes of it. (head, when it is ended, does not write what has come.)
+# Prints so many bytes of it. (head alone, when it is ended, does not write what has
+# come.)
 receive_bytes() { # number
-  if (($1 < 5000)); then
-    patiently dd bs=1 count="$1" status=none <&"$client"
-  else
-    patiently head -c "$1" <&"$client"
-  fi
+  patiently stdbuf -o 0 head -c "$1" <&"$client"
 }
 
 # Prints so many bytes, a few, of what it says to each of $clients, until one gets none.
@@ -479,13 +461,11 @@ connect_many() { # number
   done
 }
 
-# Starts a program that may open 16 descriptors, and connects 20 clients, in
-# $crowd: the last ones wait in the backlog.
+# Starts a program that may open 16 descriptors, and connects 20 clients: the last
+# ones wait in the backlog.
 start_crowded() { # name
   RUN='prlimit --nofile=16 --' start "$1"
   connect_many 20
-  # shellcheck disable=SC2034 # for the suites
-  crowd=("${clients[@]}")
   wait_until says 'Too many open files'
 }
 
@@ -500,11 +480,22 @@ says() { # text
   [[ $(<"$err") == *"$1"* ]]
 }
 
-# Connects a client that says the beginning of a request, and stays, on $client.
-client_in_mid_request() {
+# Connects a client that says nothing, and stays, on $client.
+silent_client() {
   connect
-  printf 'GET / HT' >&"$client"
   wait_read "$client"
+}
+
+# Connects one that says the beginning of a request.
+client_in_mid_request() {
+  connect 'GET / HT'
+  wait_read "$client"
+}
+
+# So often: connects, sends its input, half-closes if told so, reads so many bytes of
+# the answer, and resets the connection.
+resets() { # bytes times [half]
+  patiently "$(tool reset)" "$port" "$@"
 }
 
 disconnect() { # descriptor
@@ -515,9 +506,7 @@ disconnect() { # descriptor
 answers() {
   local client reply request='GET / HTTP/1.0\r\n\r\n'
   [ "$STAGE" != upper ] || request=hello
-  connect
-  # shellcheck disable=SC2059 # the format is the request
-  printf "$request" >&"$client"
+  connect "$request"
   if [ "$STAGE" = upper ]; then
     wait_response && IFS= read -rN 5 -t "$DEADLINE" reply <&"$client"
     same "$reply" HELLO
@@ -535,11 +524,7 @@ answers() {
 
 # Prints so many requests. Each has the length of one of curl's.
 requests() { # number
-  local i
-  for ((i = 1; i <= $1; i++)); do
-    printf 'GET /%03d HTTP/1.1\r\nHost: 127.0.0.1\r\n' "$i"
-    printf 'User-Agent: tests\r\nAccept: */*\r\n\r\n'
-  done
+  seq -f $'GET /%03.0f HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: tests\r\nAccept: */*\r\n\r' "$1"
 }
 
 # Sends so many requests in one piece, and half-closes.
@@ -556,10 +541,8 @@ hellos() { # number
 
 # Sorts the microseconds that the later responses of ten on one connection take.
 later_times() {
-  # shellcheck disable=SC2046 # ten words
-  patiently curl -sS -o /dev/null -w '%{stderr}%{time_total}\n' \
-    $(for _ in {1..10}; do echo "$url"; done) \
-    2>"$BATS_TEST_TMPDIR/times" >/dev/null
+  patiently curl -sS -o /dev/null -w '%{stderr}%{time_total}\n' "${url}[1-10]" \
+    2>"$BATS_TEST_TMPDIR/times"
   tail -n +2 "$BATS_TEST_TMPDIR/times" | tr -d ., | sort
 }
 
@@ -681,7 +664,6 @@ refuses() { # name what-it-names argument...
 # Starts a program whose accept() fails on its first call, and on every second
 # one then. Fails unless that is said once, and those who wait are served.
 survives_accept() { # name
-  log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=accept,accept4,$WAITS
     -e inject=accept,accept4:error=ENFILE:when=1+2" start "$1"
   PATIENCE=3 answers # each of them a second later
@@ -705,17 +687,14 @@ accepts_behind() { # name
 
 # Starts a program, and fails unless it survives to answer clients that are gone.
 answers_the_gone() { # name request
-  local before reset
-  reset=$(tool reset)
   printf '%s' "$2" >"$BATS_TEST_TMPDIR/request"
   start "$1"
-  before=$(descriptors)
   kill -STOP "$pid"
   # Half-closed and then reset: to write is worth a SIGPIPE.
-  patiently "$reset" "$port" 0 5 half <"$BATS_TEST_TMPDIR/request"
+  resets 0 5 half <"$BATS_TEST_TMPDIR/request"
   kill -CONT "$pid"
   answers
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors "$without_clients"
 }
 
 # Starts a program and fails unless its limit of descriptors is the size of its
@@ -753,15 +732,12 @@ repeats_calls() { # name error...
 closes_only() { # name call number request [response]
   RUN=$(preload fault FAULT_CALL="$2" FAULT_ERRNO=ENOMEM FAULT_FIRST="$3" \
     FAULT_SECOND="$3" FAULT_LOG="${BATS_TEST_TMPDIR@Q}/fault") start "$1"
-  local before
   : >"$BATS_TEST_TMPDIR/fault"
-  before=$(descriptors)
-  connect
-  printf '%s' "$4" >&"$client"
+  connect '%s' "$4"
   receive >"$BATS_TEST_TMPDIR/response" || true # an end, or a reset
   same "$(<"$BATS_TEST_TMPDIR/response")" "${5-}"
   same "$(grep -c INJECTED "$BATS_TEST_TMPDIR/fault")" 1
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors "$without_clients"
   disconnect "$client"
   answers
   same "$(<"$err")" ''
@@ -769,13 +745,14 @@ closes_only() { # name call number request [response]
 
 # --- Traces ----------------------------------------------------------------
 
+log=$BATS_TEST_TMPDIR/strace # what strace writes
+
 # shellcheck disable=SC2034 # for the suites
 WAITS='pselect6,?poll,ppoll,?epoll_wait,epoll_pwait' # which one, is up to the machine
 
-# Runs a stage under strace while ten GETs are served. Sets $log.
+# Runs a stage under strace while ten GETs are served.
 trace_gets() { # name
   local client
-  log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q}" start "$1"
   for _ in {1..10}; do
     connect
@@ -784,6 +761,8 @@ trace_gets() { # name
     disconnect "$client"
   done
   end_trace
+  # No wait of it ends by its time.
+  same "$(grep -c '^epoll_p*wait(.*, 64, -1[,)]' "$log")" "$(grep -c '^epoll_p*wait(' "$log")"
 }
 
 # Ends the traced server, and waits until its trace is complete.
@@ -809,9 +788,8 @@ calls_of_gets() {
 }
 
 # Runs a stage under strace while a request of a little over 4 KB is served
-# that was there at once. Sets $log.
+# that was there at once.
 trace_long_request() { # name
-  log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q}" start "$1"
   connect
   wait_until grep -q '^epoll_ctl(.*EPOLL_CTL_ADD.*u32=[^3]' "$log"
@@ -821,4 +799,5 @@ trace_long_request() { # name
   kill -CONT "$pid"
   gives "hello $1" receive
   end_trace
+  same "$(grep -c '^recvfrom(.*= 1024$' "$log")" 4
 }

@@ -16,7 +16,6 @@ load common
 }
 
 @test "$STAGE: it refuses an invalid port, address or option" {
-  local word
   for word in x 80x '' ' 80' +80 -1 65536 99999999999999999999 0x50 80.0; do
     refuses "$STAGE" "$word" "$word"
     grep -q '(0 to 65535)' "$BATS_TEST_TMPDIR/said"
@@ -30,7 +29,6 @@ load common
 }
 
 @test "$STAGE: without arguments it listens on 127.0.0.1, port 8080" {
-  local log=$BATS_TEST_TMPDIR/log
   # The call is made to fail, so that it does not matter who has the port.
   run timeout 5 strace -o "$log" -e trace=bind -e inject=bind:error=EADDRINUSE \
     "$(program "$STAGE")"
@@ -77,7 +75,6 @@ load common
 }
 
 @test "$STAGE: a socket never takes the place of a closed stdin, stdout or stderr" {
-  local closed code
   for closed in '<&-' '2>&-' '<&- 2>&-'; do
     RUN="sh -c 'exec \"\$@\" $closed' -" start "$STAGE"
     client_in_mid_request
@@ -103,23 +100,19 @@ load common
 }
 
 @test "$STAGE: a request may end with either kind of blank line" {
-  local request
   for request in 'GET / HTTP/1.0\n\n' 'GET / HTTP/1.0\r\n\r\n' \
     'GET / HTTP/1.0\nA: b\n\n' 'GET / HTTP/1.0\r\nA: b\n\r\n' \
     'GET / HTTP/1.0\r\nA: b\r\n\r\n' '\n\n' '\n\r\n'; do
     # Where a request can come behind another, empty lines are none.
     [[ $STEP != 06 || $request != '\n'* ]] || continue
     have_server
-    connect
-    # shellcheck disable=SC2059 # the format is the request
-    printf "$request" >&"$client"
+    connect "$request"
     gives hello receive
     disconnect "$client"
   done
 }
 
 @test "$STAGE: only a blank line ends a request" {
-  local request
   for request in '\r\n' 'GET / HTTP/1.0\r\n' 'GET / HTTP/1.0\n\r\r\n' \
     'GET / HTTP/1.0\n\rA\n' 'GET / HTTP/1.0\r\r\nA: b\n'; do
     have_server
@@ -195,21 +188,23 @@ send_cut() { # file where
   gives hello ask_for 'GET / HTTP/1.0\r\n\r\n'
 }
 
+# Fails unless 01_blocking, which serves one client, ends; or another stage does this.
+ends_or() { # command...
+  case $STAGE in
+  01_*) ends_with 0 ;;
+  *) "$@" ;;
+  esac
+}
+
 @test "$STAGE: after a GET or HEAD, it closes without waiting for the client" {
-  local before method answer
+  local method answer
   for method in GET HEAD; do
     answer=hello
     [[ $STEP != 06 || $method == GET ]] || answer='hello | head -c -13'
     have_server
-    before=$(descriptors)
-    connect
-    printf '%s / HTTP/1.0\r\n\r\n' "$method" >&"$client"
+    connect '%s / HTTP/1.0\r\n\r\n' "$method"
     gives "$answer" receive
-    if [ "$STAGE" = 01_blocking ]; then
-      ends_with 0
-    else
-      wait_until has_descriptors "$before"
-    fi
+    ends_or wait_until has_descriptors "$without_clients"
     disconnect "$client"
   done
 }
@@ -217,10 +212,9 @@ send_cut() { # file where
 # Fails unless a client that still sends when it has read the response to its
 # end is not reset, nor kept when it has closed.
 ends_orderly() { # request-format...
-  local before format
+  local format
   for format in "$@"; do
     have_server
-    before=$(descriptors)
     connect
     send "$format"
     gives "${answer-hello}" receive
@@ -232,11 +226,7 @@ ends_orderly() { # request-format...
       return 1
     }
     disconnect "$client"
-    if [ "$STAGE" = 01_blocking ]; then
-      ends_with 0
-    else
-      wait_until has_descriptors "$before"
-    fi
+    ends_or wait_until has_descriptors "$without_clients"
   done
 }
 
@@ -279,7 +269,6 @@ ends_orderly() { # request-format...
   start "$STAGE"
   ask_for 'GET /\033[2J\tq HTTP/1.0\r\nA: \0\r\303\244\177\\\r\n\r\nbody' \
     >/dev/null
-  local shown
   shown=$(printf -- '-%.0s' {1..40})'
 GET /\x1b[2J	q HTTP/1.0
 A: \x00\xc3\xa4\x7f\
@@ -303,29 +292,18 @@ console_shows() { # text
   start_on_pipe
   disconnect "$reader"
   answers
-  if [ "$STAGE" = 01_blocking ]; then
-    ends_with 0
-  else
-    answers
-  fi
+  ends_or answers
 }
 
-# Brings the server into a state, with a client on $client.
-silent_client() {
-  connect
-  wait_read
-}
-
+# Brings the server into one more state, with a client on $client.
 client_that_still_sends() {
-  connect
-  printf 'POST / HTTP/1.0\nContent-Length: 9\n\n' >&"$client"
+  connect 'POST / HTTP/1.0\nContent-Length: 9\n\n'
   gives hello receive
   printf 'abc' >&"$client"
   wait_read
 }
 
 @test "$STAGE: Ctrl-C and kill end it at once, in every state" {
-  local signal state
   for signal in INT TERM; do
     for state in true silent_client client_in_mid_request \
       client_that_still_sends; do
@@ -375,12 +353,10 @@ stop_and_continue() {
 }
 
 @test "$STAGE: it can be started again on the same port at once" {
-  local first
   start "$STAGE"
   first=$port
   # The side that closes first is the one in TIME_WAIT.
-  connect
-  printf 'GET / HTTP/1.0\r\n\r\n' >&"$client"
+  connect 'GET / HTTP/1.0\r\n\r\n'
   gives hello receive
   disconnect "$client"
   wait_until has_time_wait

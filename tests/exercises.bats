@@ -52,10 +52,9 @@ red_of() { # id
 
 # Prints something where a check is to run its proof alone, for time: the rest of
 # the suites is run once for the stage's own text, and for one other mend of it.
-# With $WHOLE it is run each time.
 proof_alone() { # id kind
   local one
-  [[ -z ${WHOLE-} && -e $FOLDER/$1/bug.patch ]] || return 0
+  [ -e "$FOLDER/$1/bug.patch" ] || return 0
   [[ $2 == sound || $2 == other-* ]] || return 0
   for one in $(ids hunts); do
     [ "$one" != "$1" ] || return 0
@@ -105,7 +104,6 @@ all_end() { # code kind|kind...
 }
 
 @test "every folder is whole" {
-  local id file suite name
   for id in $(ids); do
     head -n 1 "$FOLDER/$id/task.md" | grep "^# $id ."
     [ -e "$PROJECT/$(source_of "$id")" ]
@@ -153,7 +151,6 @@ compiles() { # verdict id kind
 }
 
 @test "a hunt's check names each test that the bug turns red" {
-  local id name
   for id in $(ids hunts); do
     while read -r name; do
       grep -qF "This promise is not kept: $name" \
@@ -167,7 +164,6 @@ compiles() { # verdict id kind
 }
 
 @test "a check names what a known wrong mend gets wrong, and no other's mistake" {
-  local id kind name sentence log
   while read -r id kind; do
     [[ $kind != shows && $kind != hides ]] || continue
     log=$(tr '\n' ' ' <"$BATS_FILE_TMPDIR/$id/$kind.log")

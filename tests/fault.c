@@ -72,13 +72,6 @@ static bool is_connection(int fd)
     return getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
 }
 
-/* Finds the function that this library hides. */
-static void find_hidden(void *function, const char *name)
-{
-    void *symbol = dlsym(RTLD_NEXT, name);
-    memcpy(function, &symbol, sizeof symbol);
-}
-
 /* NOLINTBEGIN(readability-inconsistent-declaration-parameter-name) */
 
 int close(int fd)
@@ -121,8 +114,10 @@ void *realloc(void *old, size_t size)
     static void *(*hidden)(void *, size_t);
     if (fails("realloc"))
         return NULL;
-    if (hidden == NULL)
-        find_hidden(&hidden, "realloc");
+    if (hidden == NULL) {
+        void *symbol = dlsym(RTLD_NEXT, "realloc"); /* which this one hides */
+        memcpy(&hidden, &symbol, sizeof symbol);
+    }
     return hidden(old, size);
 }
 

@@ -57,8 +57,9 @@ cases() { # when outcome
       when=${when%,*} outcome=${outcome/:2/:1}
     fi
     before=0 first=0
-    [[ $call == libc:* ]] ||
-      read -r before first < <(first_calls "$option" "${call#*,}")
+    [[ $call == libc:* ]] || read -r before first < <(awk -v call="${call#*,}" '
+      $1 == call { print $2, $3; found = 1 }
+      END { if (!found) print 0, 0 }' "$BATS_FILE_TMPDIR/first$option")
     case $when in
     start-*) at=$(seq $((before + 1)) $((before + ${when#*-}))) ;;
     start*) at=$(seq $((before + 1${when#start})) $((before + first))) ;; # or start+3
@@ -103,11 +104,6 @@ start_with() { # option-or-colon
   local options=("$1")
   [ "$1" = : ] && options=()
   start "$NAME" "${options[@]}"
-}
-
-first_calls() { # option call
-  awk -v call="$2" '$1 == call { print $2, $3; found = 1 }
-    END { if (!found) print 0, 0 }' "$BATS_FILE_TMPDIR/first$1"
 }
 
 # --- Clients: each fails where it is not answered -------------------------
@@ -250,9 +246,8 @@ ends_later() { # option call client
 
 # Fails unless the server goes on as it should, and is then as it was before.
 goes_on() { # option call occurrences client outcome
-  local i before shown lost=0 injected=1 neglected=0
+  local i shown lost=0 injected=1 neglected=0
   start_with "$1"
-  before=$(descriptors)
   for ((i = 0; i < CLIENTS; i++)); do
     "$4" || lost=$((lost + 1))
   done 2>/dev/null
@@ -263,7 +258,7 @@ goes_on() { # option call occurrences client outcome
     ends_with "$lost"
   else
     answers
-    wait_until has_descriptors "$before"
+    wait_until has_descriptors "$without_clients"
     tries=10 rests # of which strace causes some
     end
   fi
@@ -377,12 +372,11 @@ abandon() {
 run_valgrind() { # client...
   local log=$BATS_TEST_TMPDIR/valgrind one
   RUN="valgrind --leak-check=full --log-file=$log" PATIENCE=3 start "$NAME"
-  before=$(descriptors)
   for one; do
     "$one"
   done
   if [[ $NAME != 01* ]]; then
-    PATIENCE=3 wait_until has_descriptors "$before"
+    PATIENCE=3 wait_until has_descriptors "$without_clients"
     client_in_mid_request # what it has is no leak
     kill -TERM "$pid"
     disconnect "$client"
@@ -404,7 +398,6 @@ run_valgrind_on_client() {
 }
 
 @test "$NAME: valgrind finds no leak in it, and no other fault" {
-  local client
   case $NAME in
   01*)
     for client in get post flood reset abandon; do
@@ -420,7 +413,6 @@ run_valgrind_on_client() {
 }
 
 @test "$NAME: every call that it makes is in the table" {
-  local option client
   for option in $(rows | awk '{ print $1 }' | sort -u); do
     for client in get post; do
       [ "$NAME $client" != 'upper_server post' ] || continue

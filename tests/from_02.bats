@@ -6,18 +6,16 @@ load common
 
 @test "$STAGE: it serves clients one after another, and closes each connection" {
   start "$STAGE"
-  local before i
-  before=$(descriptors)
+  local i
   for ((i = 0; i < 20; i++)); do
     answers
   done
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors "$without_clients"
 }
 
 @test "$STAGE: a signal ends it even while its console is blocked" {
   start_on_pipe
   # A request of 8 KB is 32 KB on the console, and a pipe takes 64 KB.
-  local long
   long=$(printf '\1%.0s' {1..8000})
   for _ in 1 2 3; do
     connect
@@ -35,12 +33,10 @@ sleeps_in() { # function
 
 @test "$STAGE: when a client leaves in mid-request, the server closes too" {
   start "$STAGE"
-  local before
-  before=$(descriptors)
   client_in_mid_request
   disconnect "$client"
   # The tutorial's server keeps the socket in CLOSE_WAIT, and a core busy.
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors "$without_clients"
   rests
   answers
 }
@@ -55,23 +51,18 @@ sleeps_in() { # function
 
 @test "$STAGE: when a client half-closes, the server closes" {
   start "$STAGE"
-  local before
-  before=$(descriptors)
   gives true ask_for 'GET / HTTP/1.0\r\n'
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors "$without_clients"
   answers
 }
 
 @test "$STAGE: a client that resets its connection does no harm" {
   start "$STAGE"
-  local before
-  before=$(descriptors)
   # Closing while the response is unread makes the kernel send a reset.
-  connect
-  printf 'POST / HTTP/1.0\nContent-Length: 9\n\n' >&"$client"
+  connect 'POST / HTTP/1.0\nContent-Length: 9\n\n'
   wait_response
   disconnect "$client"
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors "$without_clients"
   answers
 }
 
@@ -83,7 +74,6 @@ sleeps_in() { # function
   start "$STAGE"
   ask_for 'GET /1 HTTP/1.0\n\n' >/dev/null
   ask_for 'GET /2 HTTP/1.0\n\n' >/dev/null
-  local dashes
   dashes=$(printf -- '-%.0s' {1..40})
   same "$(grep -v -e '^listening' -e '^closed' "$out")" "$dashes
 GET /1 HTTP/1.0

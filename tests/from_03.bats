@@ -6,7 +6,6 @@ load common
 
 @test "$STAGE: a quick client does not wait for slow ones" {
   start "$STAGE"
-  local clients i
   connect_many 100
   for ((i = 1; i < 100; i += 2)); do
     printf 'GET / HT' >&"${clients[i]}"
@@ -19,7 +18,6 @@ load common
 
 @test "$STAGE: two requests that arrive in turns, line by line, are kept apart" {
   start "$STAGE"
-  local first second
   connect
   first=$client
   connect
@@ -39,23 +37,19 @@ A: second'
 
 # bats test_tags=whole
 @test "$STAGE: a client that never stops sending does not keep others waiting" {
-  log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=recvfrom" start "$STAGE"
-  connect
-  printf 'POST / HTTP/1.0\n\n' >&"$client"
+  connect 'POST / HTTP/1.0\n\n'
   wait_response # so it has begun
   wait_until sleeps
   kill -STOP "$pid"
   wait_until alive "$pid" Tt
   in_background cat /dev/zero 1>&"$client" 2>/dev/null
   wait_until is_full # megabytes wait, whether cat gets the processor or not
-  connect
-  printf 'GET / HTTP/1.0\n\n' >&"$client"
+  connect 'GET / HTTP/1.0\n\n'
   wait_until has_arrived
   kill -CONT "$pid"
   gives hello receive
   # It need not read 100 times before it looks at another client.
-  local reads
   reads=$(sed '/GET/q' "$log" | wc -l)
   echo "seen: another client waited while the server called recv $reads times"
   ((reads < 100))
@@ -69,23 +63,17 @@ is_full() {
 
 # bats test_tags=whole
 @test "$STAGE: while nothing happens, it does not wake up" {
-  log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=$WAITS" start "$STAGE"
-  local before
   answers
   connect
   wait_read
-  before=$(descriptors)
-  connect
-  wait_read
+  silent_client
   disconnect "$client"
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors $((without_clients + 1))
   wait_until sleeps
   end_trace
-  case $STAGE in
-  03_*) local limit='], NULL, NULL, NULL\)' ;;
-  *) local limit=', 64, (-1|[1-9][0-9]{4,})\)' ;; # 06 has a look now and then
-  esac
+  local limit=', 64, (-1|[1-9][0-9]{4,})\)' # 06 has a look now and then
+  [[ $STAGE != 03_* ]] || limit='], NULL, NULL, NULL\)'
   # Both the first wait and the last one, which the signal has ended.
   head -n 1 "$log" | grep -E -e "$limit"
   grep -F -B 1 -e '--- SIGTERM' "$log" | grep -E -e "$limit"
@@ -115,20 +103,19 @@ is_full() {
 }
 
 @test "$STAGE: its limit of descriptors is the size of its table, or the hard limit" {
-  case $STAGE in
-  03_*) limits_descriptors "$STAGE" 1024 ;;
-  *) limits_descriptors "$STAGE" 65536 ;;
-  esac
+  local size=65536
+  [[ $STAGE != 03_* ]] || size=1024 # FD_SETSIZE
+  limits_descriptors "$STAGE" "$size"
 }
 
 @test "$STAGE: out of descriptors, it serves the clients it has, then those who wait" {
   start_crowded "$STAGE"
   # The first one never lets the server rest.
-  client=${crowd[0]}
+  client=${clients[0]}
   printf 'POST / HTTP/1.0\n\n' >&"$client"
   in_background cat /dev/zero 1>&"$client" 2>/dev/null
   # The others are served: each leaves, and lets another one in.
-  for client in "${crowd[@]:1}"; do
+  for client in "${clients[@]:1}"; do
     printf 'GET / HTTP/1.0\n\n' >&"$client"
     gives hello receive
     disconnect "$client"
@@ -145,14 +132,11 @@ is_full() {
 }
 
 @test "$STAGE: if it cannot wait for a client's socket, it closes that client alone" {
-  case $STAGE in
-  03_*) closes_only "$STAGE" fcntl 1 '' ;; # made non-blocking
-  04_*)
-    closes_only "$STAGE" epoll_ctl 1 ''
+  local call=epoll_ctl
+  [[ $STAGE != 03_* ]] || call=fcntl # made non-blocking
+  closes_only "$STAGE" "$call" 1 ''
+  [[ $STAGE != 04_* ]] ||
     closes_only "$STAGE" epoll_ctl 2 $'GET / HTTP/1.0\n\n'
-    ;;
-  *) closes_only "$STAGE" epoll_ctl 1 '' ;;
-  esac
 }
 
 @test "$STAGE: no call on a socket can block" {
@@ -166,7 +150,6 @@ is_full() {
 @test "$STAGE: 4,000 clients that come and go do not make its memory grow" {
   # ASan would keep what is freed.
   RUN='env ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=0' start "$STAGE"
-  local before
   come_and_go 200
   before=$(resident)
   for _ in {1..4}; do
@@ -178,9 +161,7 @@ is_full() {
 
 # Lets so many clients leave in mid-request, and as many behind the response.
 come_and_go() { # number
-  local reset
-  reset=$(tool reset)
-  patiently "$reset" "$port" 0 "$1" <<<'GET / HT'
-  patiently "$reset" "$port" 150 "$1" <<<$'GET / HTTP/1.0\n'
+  resets 0 "$1" <<<'GET / HT'
+  resets 150 "$1" <<<$'GET / HTTP/1.0\n'
   answers
 }

@@ -24,25 +24,14 @@ setup() {
   start "$STAGE"
 }
 
-# bats test_tags=whole
-@test "$STAGE: curl makes several requests on one connection" {
-  run patiently curl -sS -w ' %{num_connects}\n' \
-    "$url" "$url" "$url"
-  same "$output" 'Hello, world! 1
-Hello, world! 0
-Hello, world! 0'
-}
-
 @test "$STAGE: pipelined requests are answered in order" {
   gives 'hellos 100' ask_at_once 100
   same "$(grep -o '^GET /...' "$out" | sort -c && grep -c '^GET' "$out")" 100
 }
 
 @test "$STAGE: when a part of a request has arrived, it waits for the rest" {
-  local all
   all=$(requests 3)
-  connect
-  printf '%s' "${all:0:150}" >&"$client"
+  connect '%s' "${all:0:150}"
   gives 'hellos 1' receive_bytes 114
   printf '%s\r\n\r\n' "${all:150}" >&"$client"
   gives 'hellos 2' receive_bytes 228
@@ -56,7 +45,6 @@ Hello, world! 0'
 
 @test "$STAGE: without TCP options, the second response takes 40 ms" {
   # Nagle waits for an ACK of the head, and the client's kernel delays it.
-  local later
   later=$(later_times)
   echo "microseconds, of the later responses: $later"
   ((10#$(sed -n 5p <<<"$later") >= 35000))
@@ -67,7 +55,6 @@ Hello, world! 0'
     'GET / HTTP/1.1' 'GET / HTTP/1.1' 'GET / HTTP/1.1'
   # Cut anywhere, and any number of them, they are no request.
   connect
-  local i
   for i in '\r' '\n\r' '\n\n' '\r\n\r\n'; do
     # shellcheck disable=SC2059 # an escape
     printf "$i" >&"$client"
@@ -84,7 +71,6 @@ Hello, world! 0'
 }
 
 @test "$STAGE: the next request does not change the answer to this one" {
-  local field
   for field in 'Connection: close' 'Content-Length: 5' \
     'Transfer-Encoding: a'; do
     gives 'hellos 1' ask_for "GET / HTTP/1.1\r\n\r\n$field"
@@ -107,7 +93,6 @@ Hello, world! 0'
 
 # bats test_tags=whole
 @test "$STAGE: after Connection: close, in capitals or not, it answers and closes" {
-  local line
   for line in 'Connection: close' 'connection:CLOSE' \
     'CONNECTION: upgrade, Close' 'Connection: a\r\nConnection: close' \
     'Connection : close' 'Connection:\r\n close' 'Connection: a,\n\tclose' \
@@ -125,7 +110,6 @@ Hello, world! 0'
 }
 
 @test "$STAGE: what follows a body or an unknown method is not taken for a request" {
-  local start
   for start in 'POST / HTTP/1.1' 'OPTIONS / HTTP/1.1' 'get / HTTP/1.1' \
     'head / HTTP/1.1' 'GETX / HTTP/1.1' 'HEADX / HTTP/1.1' 'HELLO / HTTP/1.1' \
     'GET / HTTP/1.1\r\nContent-Length: 5' \
@@ -157,8 +141,6 @@ Hello, world! 0'
 
 # bats test_tags=whole
 @test "$STAGE: it stops reading from a client that does not read" {
-  local before
-  start "$STAGE"
   answers # so that the pages of what answers are in memory
   before=$(resident)
   pipeline_without_reading
@@ -197,8 +179,7 @@ start_with_clock() { # [seconds]
   clock=$BATS_TEST_TMPDIR/clock
   echo "${1-1000}" >"$clock"
   RUN="${RUN-} $(preload fault FAULT_CLOCK="${clock@Q}")" start "$STAGE"
-  wait_until sleeps # and has closed the clock
-  without_clients=$(descriptors)
+  wait_until sleeps # and has looked at the clock
 }
 
 # Sets the clock forward when the server has looked at it for what came before,
@@ -212,41 +193,34 @@ later() { # seconds
   wait_until sleeps
 }
 
-# Fails unless the server ends all connections when 30 seconds have passed since
-# it did something for them, and not a second before.
-ends_them_in_time() {
-  local before
-  before=$(descriptors)
+# Fails unless the server ends its only connection when 30 seconds have passed since
+# it did something for it, and not a second before.
+ends_it_in_time() {
   later 29
-  same "$(descriptors)" "$before"
+  same "$(descriptors)" $((without_clients + 1))
   later 3
   wait_until has_descriptors "$without_clients"
 }
 
 @test "$STAGE: it closes a silent client after IDLE_SECONDS" {
   # The clock begins at 0 in a new virtual machine, and in a time namespace.
-  local seconds
   for seconds in 0 1000; do
     start_with_clock "$seconds"
-    connect
-    wait_read
-    ends_them_in_time
+    silent_client
+    ends_it_in_time
     gives true receive
   done
 }
 
 @test "$STAGE: a byte now and then gives a client no more time" {
   start_with_clock
-  connect
-  wait_read
-  local before
-  before=$(descriptors)
+  silent_client
   for _ in 1 2; do
     printf 'x' >&"$client"
     wait_read
     later 14
   done
-  same "$(descriptors)" "$before"
+  same "$(descriptors)" $((without_clients + 1))
   printf 'x' >&"$client"
   wait_read
   later 4
@@ -255,10 +229,9 @@ ends_them_in_time() {
 
 @test "$STAGE: a client has IDLE_SECONDS to close after its response" {
   start_with_clock
-  connect
-  printf 'POST / HTTP/1.0\n\n' >&"$client"
+  connect 'POST / HTTP/1.0\n\n'
   gives 'hello' receive
-  ends_them_in_time
+  ends_it_in_time
 }
 
 # bats test_tags=whole
@@ -284,13 +257,12 @@ ends_them_in_time() {
   done
   requests 1 >&"$client"
   gives 'hellos 1' receive_bytes 114
-  ends_them_in_time
+  ends_it_in_time
   gives true receive
 }
 
 @test "$STAGE: silent clients that fill the table are closed in time" {
   RUN='prlimit --nofile=16 --' start_with_clock
-  local clients
   connect_many 14
   wait_until says 'Too many open files'
   PATIENCE=4 later 32 # it pauses for a second before it looks
@@ -298,7 +270,6 @@ ends_them_in_time() {
 
 # bats test_tags=whole
 @test "$STAGE: it answers requests that arrived while it was stopped" {
-  local clients
   start_with_clock
   kill -STOP "$pid"
   # More than it hears of in one turn.
@@ -325,7 +296,6 @@ has_shown() { # number-of-requests
 
 # bats test_tags=whole,waits_too
 @test "$STAGE: it wakes up to close a client, and almost never for nothing" {
-  log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=$WAITS,accept4,close" \
     start_program "$(build "$STAGE" CPPFLAGS=-DIDLE_SECONDS=1)" 0
   connect
@@ -337,7 +307,6 @@ has_shown() { # number-of-requests
 
 # bats test_tags=whole,resident
 @test "$STAGE: an idle connection has no buffer" {
-  local clients before
   gives 'hellos 1' ask_for 'GET / HTTP/1.1\r\n\r\n'
   connect_many 200
   wait_read # the last one
@@ -353,7 +322,6 @@ has_shown() { # number-of-requests
 
 # bats test_tags=whole
 @test "$STAGE: many Connection fields cost no more time than other fields" {
-  local fields other spent
   fields=$(printf 'Connection:a\r\n%.0s' {1..550})
   other=$(printf 'Cannectian:a\r\n%.0s' {1..550})
   spend "$other" # the first ones cost more

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# Throws $FUZZ_STREAMS mutated requests, cut at random, at a stage built with ASan
-# and UBSan. The stage is named by $STAGE; `upper` is the upper-case server.
+# Throws $FUZZ_STREAMS mutated requests, cut at random, at a stage; tests/sanitized
+# builds it. The stage is named by $STAGE; `upper` is the upper-case server.
 # $FUZZ_SEED repeats a run, but for what the clock has a say in.
 
 load common
@@ -45,18 +45,10 @@ throw() { # file
   disconnect "$client"
 }
 
-# Prints the folder of the programs, built with the sanitizers.
-build_sanitized() {
-  local flags='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
-  dirname "$(build "$NAME" CFLAGS="$flags")"
-}
-
 @test "$NAME: mutated requests, cut at random, find no fault in it" {
-  local seed=${FUZZ_SEED-$RANDOM} number before folder
+  local seed=${FUZZ_SEED-$RANDOM} number folder
   echo "# $NAME: FUZZ_SEED=$seed" >&3
-  folder=$(build_sanitized)
-  start_program "$folder/$NAME" 0
-  before=$(descriptors)
+  start "$NAME"
   RANDOM=$seed
   trap '' PIPE
   for ((number = 1; number <= ${FUZZ_STREAMS-2800}; number++)); do
@@ -68,7 +60,7 @@ build_sanitized() {
   done
   cat "$err"
   answers
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors "$without_clients"
   same "$(LC_ALL=C tr -d '\t\n -~' <"$out" | wc -c)" 0
   end_by TERM # the sanitizers would make its exit code another one
   same "$(cat "$err")" ''

@@ -5,12 +5,9 @@
 
 load common
 
-RESET=$(tool reset)
-
-# Starts the server, and notes what it has open.
+# Starts the server, in a mode of 06 if $mode names one.
 begin() {
   start "$NAME" ${mode:+"$mode"}
-  before=$(descriptors)
 }
 
 # Does something to the server; to 06 in each of its modes.
@@ -27,20 +24,10 @@ in_each_mode() { # command...
 
 # Fails unless the server is as it was, rests, and answers.
 is_unharmed() {
-  wait_until has_descriptors "$before"
-  is_served
+  wait_until has_descriptors "$without_clients"
+  answers
   rests
   same "$(<"$err")" ''
-}
-
-# Fails unless a fresh client is served.
-is_served() {
-  answers
-}
-
-# Sends its input, reads so many bytes, and resets the connection; often.
-resets() { # bytes [times [half]]
-  timeout "$DEADLINE" "$RESET" "$port" "$1" "${2-20}" ${3+"$3"}
 }
 
 only() { # program...
@@ -59,10 +46,10 @@ is_unharmed_by_resets() { # bytes format
   echo "reset behind $1 bytes of the response to ${2:0:60}"
   printf '%b' "$2" >"$request"
   begin
-  resets "$1" <"$request"
-  is_served
+  resets "$1" 20 <"$request"
+  answers
   kill -STOP "$pid"
-  resets 0 <"$request"
+  resets 0 20 <"$request"
   resets 0 20 half <"$request"
   kill -CONT "$pid"
   is_unharmed
@@ -91,9 +78,9 @@ is_unharmed_by_resets() { # bytes format
 shrugs_off_meanwhile() {
   begin
   printf 'POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n' >"$BATS_TEST_TMPDIR/request"
-  in_background timeout 20 "$RESET" "$port" 5 2000 <"$BATS_TEST_TMPDIR/request"
+  in_background timeout 20 "$(tool reset)" "$port" 5 2000 <"$BATS_TEST_TMPDIR/request"
   while alive "$started"; do
-    is_served
+    answers
   done
   wait "$started"
   is_unharmed
@@ -129,7 +116,7 @@ bears_one_who_never_reads() {
   in_background cat "$BATS_TEST_TMPDIR/requests" 1>&"$client" 2>/dev/null
   wait_response # so it has begun
   wait_until has_done_its_part
-  is_served
+  answers
   tries=20 rests # the kernel may find room for a little more
   echo "resident: $first KB, then $(resident) KB"
   (($(resident) - first < 1000))
@@ -166,9 +153,9 @@ bears_those_who_never_stop() {
   sends_all_of cat "$post" /dev/zero
   sends_all_of cat "$post" /dev/zero
   sends_all_of yes $'GET / HTTP/1.1\r\n\r'
-  wait_until has_descriptors $((before + 3))
+  wait_until has_descriptors $((without_clients + 3))
   for _ in {1..5}; do
-    is_served
+    answers
   done
   kill "${senders[@]}" 2>/dev/null || true
   PATIENCE=3 is_unharmed
@@ -192,8 +179,8 @@ bears_those_who_never_stop() {
     read -r <"$end"
   ) 3>&- &
   echo $! >>"$BATS_TEST_TMPDIR/pids"
-  PATIENCE=3 wait_until has_descriptors $((before + number))
-  is_served
+  PATIENCE=3 wait_until has_descriptors $((without_clients + number))
+  answers
   rests
   echo >"$end"
   PATIENCE=3 is_unharmed
@@ -206,8 +193,8 @@ bears_those_who_never_stop() {
   connect_many 80
   wait_until says 'Too many open files'
   full=$(descriptors)
-  printf '%s' "$post" | resets 0
-  resets 0 </dev/null
+  printf '%s' "$post" | resets 0 20
+  resets 0 20 </dev/null
   # Who closes with the response unread resets the connection.
   for client in "${clients[@]:0:5}"; do
     printf '%s' "$post" >&"$client"
@@ -222,8 +209,8 @@ bears_those_who_never_stop() {
   for client in "${clients[@]:5}"; do
     disconnect "$client"
   done
-  wait_until has_descriptors "$before"
-  is_served
+  wait_until has_descriptors "$without_clients"
+  answers
   rests
   same "$(<"$err")" "$NAME: accept: Too many open files"
 }
@@ -231,7 +218,6 @@ bears_those_who_never_stop() {
 # bats test_tags=whole
 @test "$NAME: no cork holds back the response that a turn ends with" {
   only 06_tcp_options
-  local began took
   # One recv(), fourteen send() and one more: MAX_STEPS.
   requests 7 >"$BATS_TEST_TMPDIR/requests"
   printf 'HEAD / HTTP/1.1\r\n\r\n' >>"$BATS_TEST_TMPDIR/requests"

@@ -9,7 +9,6 @@ TOOLS=$PROJECT/tests/notes
 
 setup_file() {
   export REQUESTS=500 TMPDIR=$BATS_FILE_TMPDIR
-  make -s -C "$PROJECT" >/dev/null
 }
 
 # Leaves what it prints, and how it ends, in files named after the section.
@@ -19,7 +18,6 @@ play() { # line-of-heading
   echo "$code" >"$1.code"
 }
 
-# Some at once, for they mostly wait.
 # True when a section shows a time.
 is_timed() { # line-of-heading
   sed -n "$(($1 + 1)),\$ { /^#/q; p }" "$NOTES" | grep -qE ' (quick|slow)$'
@@ -30,7 +28,7 @@ is_timed() { # line-of-heading
   cd "$BATS_TEST_TMPDIR"
   lines=$("$TOOLS/play" --list "$NOTES")
   (($(wc -l <<<"$lines") > 20))
-  for line in $lines; do
+  for line in $lines; do # some at once, for they mostly wait
     ! is_timed "$line" || continue
     while (($(jobs -r | wc -l) >= 6)); do
       sleep 0.05
@@ -60,25 +58,18 @@ is_timed() { # line-of-heading
   same "$status" 1
   [[ $output == "line "*"terminal 3 shows:"*"with 0 bytes"* ]]
   # So is a line too few, at the end, and one too many.
-  sed "$section,\$s/^Content-Length: 13\$//" "$NOTES" >"$wrong"
   section=$(sed -n '/^### Walkthrough of 01/=' "$NOTES")
   sed "$section,\$s/^Content-Length: 13\$//" "$NOTES" >"$wrong"
-  DEADLINE=2 run "$TOOLS/play" "$wrong" "$section"
-  same "$status" 1
+  DEADLINE=2 run -1 "$TOOLS/play" "$wrong" "$section"
   sed "$section,\$s/^\(listening on .*80.\)\$/\1\nand more/" "$NOTES" >"$wrong"
-  DEADLINE=2 run "$TOOLS/play" "$wrong" "$section"
-  same "$status" 1
+  DEADLINE=2 run -1 "$TOOLS/play" "$wrong" "$section"
 }
 
 @test "epoll_wait may be epoll_pwait, as on 64-bit ARM" {
-  local calls=$BATS_TEST_TMPDIR/calls.md
-  cat >"$calls" <<'END'
-```
-$ echo 'epoll_pwait(4, [], 64, 1000, NULL, 8) = 0'
-epoll_wait(4, [], 64, 1000)             = 0
-```
-END
-  "$TOOLS/play" "$calls" all
+  # shellcheck source=tests/notes/match.bash
+  . "$TOOLS/match.bash"
+  same "$(squeeze <<<'epoll_pwait(4, [], 64, 1000, NULL, 8) = 0')" \
+    "$(squeeze <<<'epoll_wait(4, [], 64, 1000)             = 0')"
 }
 
 @test "every reference to a line finds its words there" {
@@ -91,16 +82,13 @@ END
 @test "a reference to a wrong line is seen, and can be set right" {
   local wrong=$BATS_TEST_TMPDIR/wrong.md
   sed '0,/server\.c#L[0-9]/s/server\.c#L/server.c#L1/' "$NOTES" >"$wrong"
-  run "$TOOLS/references" check "$wrong"
-  same "$status" 1
+  run -1 "$TOOLS/references" check "$wrong"
   same "$(grep -c '^>' <<<"$output")" 1
   "$TOOLS/references" renumber "$wrong"
   cmp "$wrong" "$NOTES"
   # Words that stand nowhere are not set right.
-  # shellcheck disable=SC2016 # the quotes are Markdown's
   sed '0,/\[`int main(`/s//[`int mane(`/' "$NOTES" >"$wrong"
-  run "$TOOLS/references" renumber "$wrong"
-  same "$status" 1
+  run -1 "$TOOLS/references" renumber "$wrong"
 }
 
 @test "every hunk of a diff is explained in its chapter" {
@@ -129,7 +117,6 @@ END
 }
 
 @test "every link within the project leads somewhere" {
-  local target
   cd "$PROJECT"
   # A heading's anchor: small letters, no punctuation, - for a space.
   grep '^#' NOTES.md | sed -E 's/^#+ //; s/[^A-Za-z0-9 _-]//g; s/ /-/g' |
@@ -149,9 +136,7 @@ END
 }
 
 @test "what is said to be made can be made" {
-  local target
   cd "$PROJECT"
-  # shellcheck disable=SC2016 # the quotes are Markdown's
   for target in $(grep -ohE '`make [a-z0-9_-]+`' NOTES.md README.md |
     tr -d '`' | sed 's/^make //' | sort -u); do
     make -n "$target" >/dev/null
@@ -159,8 +144,6 @@ END
 }
 
 @test "README.md: the command that runs a server does, and it answers" {
-  local commands
-  # shellcheck disable=SC2016 # the quotes are Markdown's
   mapfile -t commands < <(
     sed -n '/^## Run one/,/^## [^R]/ { /^```sh/,/^```/ { /^```/!p } }' \
       "$PROJECT/README.md"
@@ -178,7 +161,6 @@ END
 }
 
 @test "the pictures are drawn from a run" {
-  local picture
   "$TOOLS/timeline" "$BATS_TEST_TMPDIR"
   for picture in blocking timeline; do
     same "$(grep -oE '</?svg' "$BATS_TEST_TMPDIR/$picture.svg")" $'<svg\n</svg'

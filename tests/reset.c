@@ -46,10 +46,6 @@ static void reset_once(in_port_t port, const char *text, size_t length,
 int main(int argc, char *argv[])
 {
     static char text[65536];
-    if (argc != 4 && argc != 5) {
-        fputs("usage: reset port bytes times [half]\n", stderr);
-        return 2;
-    }
     signal(SIGPIPE, SIG_IGN);
     in_port_t port = (in_port_t)strtoul(argv[1], NULL, 10);
     size_t bytes = strtoul(argv[2], NULL, 10);

@@ -1,8 +1,6 @@
 #!/usr/bin/env bats
 # The upper-casing conversation of 04_epoll_lt: upper_server and upper_client.
 
-# shellcheck disable=SC2016 # gives() evaluates its first word
-
 load common
 
 # Runs the client on this input.
@@ -11,7 +9,6 @@ talk() {
 }
 
 @test "upper_server and upper_client: they print their usage, and refuse bad arguments" {
-  local name
   for name in upper_server upper_client; do
     run --separate-stderr timeout 5 "$(program "$name")" --help
     same "$status" 0
@@ -25,7 +22,7 @@ talk() {
 }
 
 @test "upper_server and upper_client: without arguments, 127.0.0.1 and port 1688" {
-  local log=$BATS_TEST_TMPDIR/strace name call=bind
+  local name call=bind
   for name in upper_server upper_client; do
     run timeout 5 strace -o "$log" -e trace="$call" \
       -e inject="$call":error=ECONNREFUSED "$(program "$name")"
@@ -37,7 +34,6 @@ talk() {
 }
 
 @test "upper_server: a socket never takes the place of a closed stdin or stderr" {
-  # shellcheck disable=SC2016 # for that shell
   RUN="sh -c 'exec \"\$@\" <&- 2>&-' -" start upper_server
   [[ $(readlink "/proc/$pid/fd/"[012]) != *socket:* ]]
 }
@@ -60,24 +56,21 @@ talk() {
 
 @test "upper_server: if send() takes only a part, the rest follows" {
   RUN=$(preload short FEW=yes) start upper_server
-  connect
-  printf 'hello, world' >&"$client"
+  connect 'hello, world'
   gives 'printf HELLO,\ WORLD' receive_bytes 12
 }
 
 # bats test_tags=whole
 @test "upper_server: shows each event, EPOLLIN and EPOLLOUT in turn" {
   start upper_server
-  local word before
-  before=$(descriptors)
+  local word
   connect
   for word in one two; do
     printf '%s' "$word" >&"$client"
     same "$(receive_bytes 3)" "${word^^}"
   done
   disconnect "$client"
-  wait_until has_descriptors "$before"
-  local listener fd
+  wait_until has_descriptors "$without_clients"
   listener=$(sed -n '2s/:.*//p' "$out")
   fd=$(sed -n '3s/:.*//p' "$out")
   [[ $listener == fd\ [3-9] && $fd == fd\ [4-9] ]]
@@ -93,10 +86,9 @@ $fd: EPOLLIN"
 # bats test_tags=whole
 @test "upper_server: talks with many clients at once" {
   start upper_server
-  local clients before
-  before=$(descriptors)
+  local clients
   connect_many 50
-  wait_until has_descriptors $((before + 50))
+  wait_until has_descriptors $((without_clients + 50))
   kill -STOP "$pid" # so that one wait brings many events
   for client in "${clients[@]}"; do
     printf 'hello %d' "$client" >&"$client"
@@ -118,18 +110,14 @@ $fd: EPOLLIN"
   connect
   in_background cat /dev/zero 1>&"$client" 2>/dev/null
   wait_until is_not_read
-  local before
-  before=$(descriptors)
   answers
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors $((without_clients + 1))
   tries=20 rests # the kernel may find room for a little more
 }
 
 @test "upper_server: has no idle limit, and uses no CPU time" {
-  log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=$WAITS" start upper_server
-  connect
-  printf 'a' >&"$client"
+  connect a
   gives 'printf A' receive_bytes 1
   rests
   end_trace
@@ -138,20 +126,16 @@ $fd: EPOLLIN"
 
 @test "upper_server: a client that resets or leaves does no harm" {
   start upper_server
-  local before
-  before=$(descriptors)
-  connect
-  printf 'a' >&"$client"
+  connect a
   wait_response
   # The reply is unread, so this closes with a reset.
   disconnect "$client"
-  wait_until has_descriptors "$before"
-  connect
-  wait_read
+  wait_until has_descriptors "$without_clients"
+  silent_client
   disconnect "$client"
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors "$without_clients"
   answers
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors "$without_clients"
   rests
 }
 
@@ -162,7 +146,7 @@ $fd: EPOLLIN"
 @test "upper_server: out of descriptors, it serves the clients it has, then the others" {
   start_crowded upper_server
   tries=4 rests # each second
-  for client in "${crowd[@]}"; do
+  for client in "${clients[@]}"; do
     printf 'hello' >&"$client"
     gives 'printf HELLO' receive_bytes 5
     disconnect "$client"
@@ -191,11 +175,9 @@ $fd: EPOLLIN"
 }
 
 @test "upper_server: Ctrl-C and kill end it, but a stop does not" {
-  local signal
   for signal in INT TERM; do
     RUN='env --default-signal=INT' start upper_server
-    connect
-    printf 'a' >&"$client"
+    connect a
     gives 'printf A' receive_bytes 1
     kill -STOP "$pid"
     wait_until alive "$pid" T
@@ -319,17 +301,14 @@ client_has_read() { # bytes
 }
 
 @test "upper_client: its connection never takes the place of a closed stdin, stdout or stderr" {
-  log=$BATS_TEST_TMPDIR/strace
   RUN="strace -D -o ${log@Q} -e trace=recvfrom" start upper_server
-  local before
-  before=$(descriptors)
   # Without a keyboard it leaves, and does not read its connection as one.
   same "$(timeout 20 "$(program upper_client)" "$port" <&-)" \
     'please input: '
   # Without a terminal it sends what was typed, and no prompts.
   printf 'hello\nq\n' |
     timeout 20 "$(program upper_client)" "$port" >&- 2>&-
-  wait_until has_descriptors "$before"
+  wait_until has_descriptors "$without_clients"
   end_trace
   same "$(sed -n 's/^recvfrom([0-9]*, "\([^"]*\)".*/\1/p' "$log" | tr -d '\n')" \
     hello

@@ -1,5 +1,6 @@
 # What the parts of the benchmark share: servers, clients, and numbers.
-# Sourced by `run`, which sets $work, $bench, $client_core and $server_core.
+# Sourced by `run`, which sets $work, $bench, $on_client_core and $on_server_core, and
+# by notes/threads.
 
 declare -A pid=() port=() worker=() # of each server that runs
 declare -A own_sockets=()           # those it has without clients
@@ -114,7 +115,6 @@ find_worker() { # name
 
 stop_server() { # name
   end_process "${pid[$1]}"
-  unset "pid[$1]"
 }
 
 # Ends a process that this one has started.
@@ -181,8 +181,7 @@ record_cpu_time() { # name case requests
   ask "$1" "$3"
   after=$(nanoseconds "$1")
   record "$1" "$2" 'CPU time per request' microseconds \
-    "$(awk \
-    "BEGIN { print ($after - $before) / 1e3 / $3 }")"
+    "$(awk "BEGIN { print ($after - $before) / 1e3 / $3 }")"
 }
 
 # Opens connections that say nothing. They end with the server, which the last
@@ -214,10 +213,4 @@ has_idle() { # name number
 # Writes down what was measured in this round.
 record() { # server case quantity unit value
   printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$part" "$@" "$round" >>"$work/raw"
-}
-
-# Prints the results by case: the median over the rounds, and the spread.
-summarise() {
-  datamash -s -g 1,2,3,4,5 --format %.4g median 6 min 6 max 6 count 6 \
-    <"$work/raw" | sort -s -t $'\t' -k 3,3V
 }

@@ -1,7 +1,4 @@
 # CPU time per request, by server: reads results.tsv, writes cpu.svg.
-set terminal svg size 960,540 font 'sans-serif,20' noenhanced \
-  background 'white'
-set output 'cpu.svg'
 
 set title 'What one request costs a server: a connection for each, 50 at once'
 set xlabel 'CPU time per request, microseconds'
@@ -9,7 +6,6 @@ set xrange [0:*]
 set yrange [*:*] reverse
 set offsets 0, graph 0.1, 0.3, 0.3
 set style fill solid border lt -1
-set border 3
 set xtics nomirror out
 set ytics nomirror scale 0
 set lmargin 19
@@ -21,7 +17,6 @@ unset key
 results = "< awk -F '\t' -v OFS='\t' '$1 == \"cpu\" && /per request/ { " \
   . "ours = $2 ~ /^(0|def)/; sub(/python/, \"tutorial (Python)\", $2); " \
   . "print $2, $6, $7, $8, ours ? 11184810 : 15658734 }' results.tsv"
-set datafile separator '\t'
 plot results using (0):0:(0):2:($0-0.35):($0+0.35):5:ytic(1) \
     with boxxyerror lc rgb variable, \
   '' using 3:0:($4-$3):(0) with vectors heads size screen 0.008,90 lw 2 \

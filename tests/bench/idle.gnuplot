@@ -1,15 +1,11 @@
 # select against epoll as idle connections grow: reads results.tsv, writes
 # idle.svg.
-set terminal svg size 960,540 font 'sans-serif,20' noenhanced \
-  background 'white'
-set output 'idle.svg'
 
 set title 'What one request costs while other clients only hold connections'
 set xlabel 'idle connections'
 set ylabel 'CPU time per request, microseconds'
 set xrange [0:*]
 set yrange [0:*]
-set border 3
 set tics nomirror out
 set key right center spacing 1.4
 set bars small
@@ -18,7 +14,6 @@ set rmargin 5
 results(server) = "< awk -F '\t' -v OFS='\t' '$1 == \"idle\" && " \
   . "/per request/ && $2 == \"" . server . "\" { print $3, $6, $7, $8 }' " \
   . "results.tsv"
-set datafile separator '\t'
 
 # Where select ends: the last of its points, and the highest.
 stats results('03_select') using 1 name 'IDLE' nooutput

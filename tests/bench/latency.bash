@@ -8,7 +8,8 @@ REQUEST=$'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
 measure_latency() {
   local mode server case batch
   for mode in "${MODES[@]}"; do
-    start_mode "$mode"
+    # shellcheck disable=SC2086 # one option or none
+    console=$work/$mode.console start_server "06_tcp_options--$mode" ${OPTIONS[$mode]}
   done
   while next_round "$ROUNDS" 6; do
     for batch in 1 16; do
@@ -25,11 +26,6 @@ measure_latency() {
   for mode in "${MODES[@]}"; do
     stop_server "06_tcp_options--$mode"
   done
-}
-
-start_mode() { # mode
-  # shellcheck disable=SC2086 # one option or none
-  console=$work/$1.console start_server "06_tcp_options--$1" ${OPTIONS[$1]}
 }
 
 # With one client, a request's time is that between two responses.

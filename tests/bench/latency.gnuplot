@@ -1,8 +1,5 @@
 # Time per request on a connection that stays open, by mode: reads results.tsv,
 # writes latency.svg.
-set terminal svg size 960,540 font 'sans-serif,20' noenhanced \
-  background 'white'
-set output 'latency.svg'
 
 set ylabel 'milliseconds per request'
 set yrange [0:*]
@@ -10,7 +7,6 @@ set xrange [-0.6:2.6]
 set offsets 0, 0, graph 0.12, 0
 set style fill solid 0.35 border lt -1
 set boxwidth 0.6
-set border 3
 set xtics nomirror scale 0
 set ytics nomirror out
 unset key
@@ -19,7 +15,6 @@ unset key
 results(case) = "< awk -F '\t' -v OFS='\t' '$1 == \"latency\" && " \
   . "$4 == \"time per request\" && $3 == \"" . case . "\" { " \
   . "print $2, $6, $7, $8 }' results.tsv"
-set datafile separator '\t'
 
 set multiplot layout 1,2 \
   title 'When TCP sends what 06_tcp_options wrote (each panel its own scale)'
