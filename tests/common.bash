@@ -334,14 +334,16 @@ teardown() {
   end_programs
 }
 
-# Ends every program that the test has started.
+# Ends every program that the test has started. (The number of one that has ended may
+# be a stranger's by now.)
 end_programs() {
-  local one
-  if [ -e "$BATS_TEST_TMPDIR/pids" ]; then
-    while read -r one; do
+  local one environment
+  [ -e "$BATS_TEST_TMPDIR/pids" ] || return 0
+  while read -r one; do
+    { mapfile -d '' environment <"/proc/$one/environ"; } 2>/dev/null || continue
+    [[ " ${environment[*]} " != *" BATS_RUN_TMPDIR=$BATS_RUN_TMPDIR "* ]] ||
       { kill -KILL "$one" && wait "$one"; } 2>/dev/null || true
-    done <"$BATS_TEST_TMPDIR/pids"
-  fi
+  done <"$BATS_TEST_TMPDIR/pids"
 }
 
 # Builds a program anew, in a folder of its own, and prints where it stands.
