@@ -414,7 +414,7 @@ read_reply() {
   local part code said=$BATS_TEST_TMPDIR/read_reply
   reply=
   while :; do
-    code=0
+    code=0 part='' # bash leaves it as it was where the connection is reset
     IFS= read -rd '' -t 0.1 part <&"$client" 2>"$said" || code=$?
     reply+=$part
     ((code > 128)) || break
@@ -435,6 +435,7 @@ receive_from_each() { # number
   local reply
   for client in "${clients[@]}"; do
     wait_response >&2 || return 124
+    reply=''
     # With -N, bash loses bytes when time is up before all of them have come.
     IFS= read -rN "$1" -t "$DEADLINE" reply <&"$client" || true
     printf '%s' "$reply"
