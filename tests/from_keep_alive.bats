@@ -193,11 +193,12 @@ later() { # seconds
   wait_until sleeps
 }
 
-# Fails unless the server ends its only connection when 30 seconds have passed since
-# it did something for it, and not a second before.
-ends_it_in_time() {
+# Fails unless the server ends its connections when 30 seconds have passed since it did
+# something for them, and not a second before.
+ends_them_in_time() {
+  before=$(descriptors)
   later 29
-  same "$(descriptors)" $((without_clients + 1))
+  same "$(descriptors)" "$before"
   later 3
   wait_until has_descriptors "$without_clients"
 }
@@ -207,7 +208,7 @@ ends_it_in_time() {
   for seconds in 0 1000; do
     start_with_clock "$seconds"
     silent_client
-    ends_it_in_time
+    ends_them_in_time
     gives true receive
   done
 }
@@ -215,12 +216,13 @@ ends_it_in_time() {
 @test "$STAGE: a byte now and then gives a client no more time" {
   start_with_clock
   silent_client
+  before=$(descriptors)
   for _ in 1 2; do
     printf 'x' >&"$client"
     wait_read
     later 14
   done
-  same "$(descriptors)" $((without_clients + 1))
+  same "$(descriptors)" "$before"
   printf 'x' >&"$client"
   wait_read
   later 4
@@ -231,7 +233,7 @@ ends_it_in_time() {
   start_with_clock
   connect 'POST / HTTP/1.0\n\n'
   gives 'hello' receive
-  ends_it_in_time
+  ends_them_in_time
 }
 
 # bats test_tags=whole
@@ -257,7 +259,7 @@ ends_it_in_time() {
   done
   requests 1 >&"$client"
   gives 'hellos 1' receive_bytes 114
-  ends_it_in_time
+  ends_them_in_time
   gives true receive
 }
 

@@ -4,7 +4,6 @@
 
 declare -A pid=() port=() worker=() # of each server that runs
 declare -A own_sockets=()           # those it has without clients
-started=()                          # every process that may have to be ended
 
 fail() { # text
   echo "bench: $1" >&2
@@ -95,7 +94,6 @@ start_server() { # name [option...]
     $on_server_core ${tracer-} "${command[@]}" </dev/null \
       >"${console:-/dev/null}" 2>"$work/$name.stderr" &
     pid[$name]=$! worker[$name]=$!
-    started+=("${pid[$name]}")
     wait_until listens_or_ended "$name"
     if alive "${pid[$name]}"; then
       [[ $name != nginx* ]] || wait_until find_worker "$name"
@@ -128,7 +126,7 @@ clean_up() {
   local one
   trap '' INT TERM
   end_steps
-  for one in "${started[@]}"; do
+  for one in $(jobs -pr); do
     end_process "$one"
   done
   rm -rf "$work"
@@ -156,9 +154,7 @@ sockets() { # name
 run_load() { # command...
   # shellcheck disable=SC2086 # words
   timeout 60 $on_client_core "$@" >"$work/load" 2>&1 &
-  local load=$!
-  started+=("$load")
-  wait "$load" || {
+  wait $! || {
     cat "$work/load" >&2
     fail "$1 has failed"
   }
@@ -199,7 +195,6 @@ hold() { # port number
 hold_idle() { # name before number
   if (($3 > $2)); then
     hold "${port[$1]}" $(($3 - $2)) 2>/dev/null &
-    started+=($!)
   fi
   wait_until has_idle "$1" "$3"
 }
