@@ -373,6 +373,18 @@ has_time_wait() {
 }
 
 # bats test_tags=whole
+# bats test_tags=whole
+@test "$STAGE: no request makes it read or write beside its buffer" {
+  local program
+  program=$(build "$STAGE" CFLAGS='-g -fsanitize=address')
+  for request in '\n' '\r\n' 'GET /\n\n' "$(printf '%08193d' 1)" 'GET / HTTP/1.0\r\n\r\n'; do
+    [[ -n ${pid-} && $STAGE != 01_* ]] || start_program "$program" 0
+    ask_for "$request" >"$BATS_TEST_TMPDIR/response" || true # it may leave first
+    [[ $STAGE != 01_* ]] || wait_until ended
+    same "$(grep -A 5 Sanitizer "$err")" ''
+  done
+}
+
 @test "$STAGE: it links libc and nothing else" {
   run ldd "$(CFLAGS=-O0 build "$STAGE")"
   echo "$output"
