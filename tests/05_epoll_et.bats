@@ -33,7 +33,7 @@ sendto 10'
   wait_until grep -q 'events=EPOLLOUT,' "$log"
   connect
   disconnect "$client"
-  wait_until grep -q '^recvfrom' "$log" # the second one's end
+  wait_until grep -q '^recvfrom.*= 0$' "$log" # the second one's end
   same "$(grep -c '^recvfrom' "$log")" 1
 }
 

@@ -82,24 +82,25 @@ in_vain() { # [looks]
   ((SECONDS < end)) || return 0
   [ -n "${pid-}" ] || return 1
   { read -r now_spent _ now_turns <"/proc/$pid/schedstat"; } 2>/dev/null || true
-  if ((looks == 0)); then
+  if [ -z "${turns-}" ]; then # the first look
     turns=$now_turns spent=$now_spent
   fi
   ((now_spent - spent < 3000000000)) || return 0
   ((looks += ${1-1}))
   ((looks > PATIENCE * 200)) || return 1
-  ((now_turns - turns > 20)) || alive "$pid" ^SZX || others_work || return 0
+  # Looked at twice, for who had work may just have handed it on.
+  ((now_turns - turns > 20)) || alive "$pid" ^SZX || is_busy || is_busy || return 0
   looks=1 turns=$now_turns
   return 1
 }
 
-# True when something that this test has started has work to do, but the server: what
-# descends from it, and what a daemon of strace's kind has of its environment.
-others_work() {
+# True when something that this test has started has work to do: what descends from
+# it, and what a daemon of strace's kind has of its environment.
+is_busy() {
   local one
-  ps -e -o pid=,ppid=,stat=,comm= | awk -v test=$$ -v server="$pid" '
+  ps -e -o pid=,ppid=,stat=,comm= | awk -v test=$$ '
     { parent[$1] = $2 }
-    $3 ~ /^[RD]/ && $1 != server && $4 !~ /^(ps|m?awk)$/ { busy[$1] }
+    $3 ~ /^[RD]/ && $4 !~ /^(ps|m?awk)$/ { busy[$1] }
     END {
       for (one in busy)
         for (; one > 1; one = parent[one])
@@ -107,9 +108,10 @@ others_work() {
             found = 1
       exit !found
     }' && return
-  while IFS=/ read -r _ _ one _; do
-    [ "$one" = "$pid" ] || ! alive "$one" RD || return 0
-  done < <(grep -lszxF "BATS_TEST_TMPDIR=$BATS_TEST_TMPDIR" /proc/[0-9]*/environ)
+  for one in $(grep -lszxF "BATS_TEST_TMPDIR=$BATS_TEST_TMPDIR" /proc/[0-9]*/environ |
+    cut -d / -f 3); do
+    ! alive "$one" RD || return 0
+  done
   return 1
 }
 
@@ -197,7 +199,7 @@ tool() { # name
   [ -e "$made" ] || flock "$made.lock" sh -c \
     '[ -e "$0" ] || { "$@" "$0.new" && mv "$0.new" "$0"; }' "$made" \
     gcc "${options[@]}" "$BATS_TEST_DIRNAME/${1%.so}.c" -o >&2
-  echo "$made"
+  [ -e "$made" ] && echo "$made"
 }
 
 # --- Servers ---------------------------------------------------------------
@@ -266,6 +268,7 @@ in_background() { # command...
 
 # Starts a program with a library of ours before libc, and variables for it.
 preload() { # name variable...
+  tool "$1.so" >/dev/null || echo false # which ends at once
   echo "env LD_PRELOAD=$1.so LD_LIBRARY_PATH=$(printf %q "$(dirname "$(tool "$1.so")")")
     ASAN_OPTIONS=verify_asan_link_order=0 ${*:2}"
 }
@@ -281,11 +284,16 @@ wait_for_port() {
   fi
   port=${line%/} port=${port##*:}
   url=http://127.0.0.1:$port/
+  wait_until is_settled >/dev/null || true # what it opens behind that line counts too
   without_clients=$(descriptors)
 }
 
 listens() { # and sets $line
   { IFS= read -rt "$DEADLINE" line <"$out" && [[ $line == 'listening on '* ]]; } || ! alive
+}
+
+is_settled() {
+  sleeps || ! alive
 }
 
 # Fails unless a program runs, and is in one of these states (proc(5)), if any.

@@ -106,7 +106,7 @@ all_end() { # code kind|kind...
 @test "every folder is whole" {
   for id in $(ids); do
     head -n 1 "$FOLDER/$id/task.md" | grep "^# $id ."
-    [ -e "$PROJECT/$(source_of "$id")" ]
+    [ -f "$PROJECT/$(source_of "$id")" ]
     for file in Hint Answer; do
       grep "^## $file\$" "$FOLDER/$id/answer.md"
     done

@@ -427,5 +427,6 @@ run_valgrind_on_client() {
     "$BATS_TEST_TMPDIR/all"* | sort -u >"$BATS_TEST_TMPDIR/calls"
   rows | awk '{ sub("libc:", "", $2); print $2 }' | tr , '\n' | sort -u \
     >"$BATS_TEST_TMPDIR/rows"
+  [ -s "$BATS_TEST_TMPDIR/calls" ]
   same "$(comm -23 "$BATS_TEST_TMPDIR/calls" "$BATS_TEST_TMPDIR/rows")" ''
 }

@@ -72,8 +72,8 @@ is_full() {
   wait_until has_descriptors "$before"
   wait_until sleeps
   end_trace
-  local limit=', 64, (-1|[1-9][0-9]{4,})\)' # 06 has a look now and then
-  [[ $STAGE != 03_* ]] || limit='], NULL, NULL, NULL\)'
+  local limit=', 64, (-1|[1-9][0-9]{4,})[,)]' # 06 has a look now and then
+  [[ $STAGE != 03_* ]] || limit='](, NULL)+\)'
   # Both the first wait and the last one, which the signal has ended.
   head -n 1 "$log" | grep -E -e "$limit"
   grep -F -B 1 -e '--- SIGTERM' "$log" | grep -E -e "$limit"

@@ -241,6 +241,9 @@ ends_them_in_time() {
   start_with_clock
   pipeline_without_reading
   wait_until is_not_read
+  before=$(descriptors)
+  later 29
+  same "$(descriptors)" "$before"
   # Its time begins anew whenever the kernel finds room for a little more.
   for _ in {1..9}; do
     has_descriptors "$without_clients" || later 32

@@ -24,8 +24,8 @@ in_each_mode() { # command...
 
 # Fails unless the server is as it was, rests, and answers.
 is_unharmed() {
-  wait_until has_descriptors "$without_clients"
   answers
+  wait_until has_descriptors "$without_clients"
   rests
   same "$(<"$err")" ''
 }
@@ -203,14 +203,14 @@ bears_those_who_never_stop() {
   done
   # Others are inside now.
   wait_until has_descriptors "$full"
-  client=${clients[20]}
+  client=${clients[62]} # who was outside
   printf '%s' "$post" >&"$client"
   wait_response
   for client in "${clients[@]:5}"; do
     disconnect "$client"
   done
-  wait_until has_descriptors "$without_clients"
   answers
+  wait_until has_descriptors "$without_clients"
   rests
   same "$(<"$err")" "$NAME: accept: Too many open files"
 }
