@@ -38,7 +38,7 @@ can_be_overfull() {
 @test "03_select: says so when it is itself too many for an fd_set" {
   can_be_overfull
   local code=0
-  timeout 5 bash -c 'ulimit -n 1200
+  timeout 20 bash -c 'ulimit -n 1200
     for _ in {1..1100}; do exec {inherited}</dev/null; done
     exec "$0" 0 3</dev/null 4<&3 5<&3 6<&3 7<&3 8<&3 9<&3' \
     "$(program 03_select)" >"$BATS_TEST_TMPDIR/out" 2>&1 || code=$?

@@ -663,7 +663,7 @@ is_quiet() {
 # Fails unless a program refuses arguments in the way that all do.
 refuses() { # name what-it-names argument...
   local code=0 said=$BATS_TEST_TMPDIR/said
-  timeout 5 "$(program "$1")" "${@:3}" >"$said.out" 2>"$said" || code=$?
+  timeout 20 "$(program "$1")" "${@:3}" >"$said.out" 2>"$said" || code=$?
   echo "arguments: ${*:3}; exit code: $code; stdout: $(<"$said.out")"
   [[ $code = 2 && ! -s $said.out ]]
   [[ $(<"$said") == "$1: "*"'$2'"$'\n'"usage: $1 "+([^$'\n']) ]] || {

@@ -8,7 +8,7 @@ load common
   [ "$STAGE" = 06_tcp_options ] &&
     line='usage: '$STAGE' [--cork | --nodelay] [port [address]]'
   for option in -h --help; do
-    run --separate-stderr timeout 5 "$(program "$STAGE")" "$option"
+    run --separate-stderr timeout 20 "$(program "$STAGE")" "$option"
     same "$status" 0
     same "$output" "$line"
     same "$stderr" ''
@@ -30,7 +30,7 @@ load common
 
 @test "$STAGE: without arguments it listens on 127.0.0.1, port 8080" {
   # The call is made to fail, so that it does not matter who has the port.
-  run timeout 5 strace -o "$log" -e trace=bind -e inject=bind:error=EADDRINUSE \
+  run timeout 20 strace -o "$log" -e trace=bind -e inject=bind:error=EADDRINUSE \
     "$(program "$STAGE")"
   same "$status" 1
   grep -F 'sin_port=htons(8080), sin_addr=inet_addr("127.0.0.1")' "$log"
@@ -46,7 +46,7 @@ load common
 
 @test "$STAGE: if the port is in use, it says so and ends" {
   start "$STAGE"
-  run --separate-stderr timeout 5 "$(program "$STAGE")" "$port"
+  run --separate-stderr timeout 20 "$(program "$STAGE")" "$port"
   same "$status" 1
   same "$output" ''
   same "$stderr" "$STAGE: bind: Address already in use"
@@ -54,7 +54,7 @@ load common
 
 @test "$STAGE: if it cannot write to stdout, it says so and ends" {
   local code=0
-  timeout 5 "$(program "$STAGE")" 0 >/dev/full 2>"$BATS_TEST_TMPDIR/err" ||
+  timeout 20 "$(program "$STAGE")" 0 >/dev/full 2>"$BATS_TEST_TMPDIR/err" ||
     code=$?
   same "$code" 1
   same "$(cat "$BATS_TEST_TMPDIR/err")" \
@@ -66,7 +66,7 @@ load common
   [[ $STEP != 0[3-6] ]] || calls+=' fcntl'
   [[ $STEP != 0[4-6] ]] || calls+=' epoll_create1 epoll_ctl'
   for call in $calls; do
-    run --separate-stderr timeout 5 strace -o /dev/null -e trace="$call" \
+    run --separate-stderr timeout 20 strace -o /dev/null -e trace="$call" \
       -e inject="$call":error=ENOBUFS "$(program "$STAGE")" 0
     same "$stderr" "$STAGE: $call: No buffer space available"
     same "$output" ''
@@ -86,7 +86,7 @@ load common
   # It cannot say where it listens.
   for closed in '>&-' '<&- >&-' '>&- 2>&-' '<&- >&- 2>&-'; do
     code=0
-    sh -c "exec \"\$@\" $closed" - timeout 5 "$(program "$STAGE")" 0 \
+    sh -c "exec \"\$@\" $closed" - timeout 20 "$(program "$STAGE")" 0 \
       2>"$BATS_TEST_TMPDIR/err" || code=$?
     same "$code" 1
     [[ $closed == *2* ]] ||

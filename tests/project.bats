@@ -57,7 +57,7 @@ setup() {
 
 @test "in a stage's folder, make NAME && ./NAME builds and runs it" {
   for stage in $STAGES; do
-    (cd "$stage" && make "$stage" && timeout 5 "./$stage" --help)
+    (cd "$stage" && make "$stage" && timeout 20 "./$stage" --help)
   done
 }
 
@@ -65,7 +65,7 @@ setup() {
   cp -r 05_epoll_et "$BATS_TEST_TMPDIR/my own server"
   cd "$BATS_TEST_TMPDIR/my own server"
   make
-  timeout 5 ./server --help
+  timeout 20 ./server --help
 }
 
 @test "the six stages' Makefiles are the same" {

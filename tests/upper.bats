@@ -10,7 +10,7 @@ talk() {
 
 @test "upper_server and upper_client: they print their usage, and refuse bad arguments" {
   for name in upper_server upper_client; do
-    run --separate-stderr timeout 5 "$(program "$name")" --help
+    run --separate-stderr timeout 20 "$(program "$name")" --help
     same "$status" 0
     same "$output" "usage: $name [port [address]]"
     refuses "$name" '' ''
@@ -24,7 +24,7 @@ talk() {
 @test "upper_server and upper_client: without arguments, 127.0.0.1 and port 1688" {
   local name call=bind
   for name in upper_server upper_client; do
-    run timeout 5 strace -o "$log" -e trace="$call" \
+    run timeout 20 strace -o "$log" -e trace="$call" \
       -e inject="$call":error=ECONNREFUSED "$(program "$name")"
     same "$output" "$name: $call: Connection refused"
     same "$status" 1
