@@ -4,6 +4,8 @@
 
 load common
 
+DEADLINE=300 # a check of a full machine takes its time
+
 # Makes a copy of the tree, and goes there, as if make had not started this.
 setup() {
   unset MAKEFLAGS MFLAGS MAKELEVEL
