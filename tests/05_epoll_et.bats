@@ -55,6 +55,12 @@ sendto 10'
     send "GET /%0${length}d HTTP/1.0\n\n" 1
     gives 'hello 05_epoll_et' receive
     disconnect "$client"
+    connect
+    send "POST /%0${length}d HTTP/1.0\n\n" 1
+    gives 'hello 05_epoll_et' receive
+    printf 'abc' >&"$client"
+    wait_read # and not only when it closes
+    disconnect "$client"
   done
 }
 

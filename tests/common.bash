@@ -171,7 +171,8 @@ gives() { # expecting-command command...
     esac
     [ "$1" != ask_for ] || printf 'sent:     %s\n' "${2:0:300}" | cat -v
     (($(wc -c <"$expected") < 600)) ||
-      echo "seen: $(wc -c <"$got") bytes, and not $(wc -c <"$expected")"
+      echo "seen: $(wc -c <"$got") bytes, of $(wc -c <"$expected"), and all right up to" \
+        "byte $(cmp "$got" "$expected" 2>&1 | sed -n 's/.* byte \([0-9]*\).*/\1/p')"
     show_both "$(tail -c 600 "$expected" | tr '\0' '@')" \
       "$(tail -c 600 "$got" | tr '\0' '@')"
     return 1
@@ -475,7 +476,7 @@ connect_many() { # number
 # Starts a program that may open 16 descriptors, and connects 20 clients: the last
 # ones wait in the backlog.
 start_crowded() { # name
-  RUN='prlimit --nofile=16 --' start "$1"
+  RUN="${RUN-} prlimit --nofile=16 --" start "$1"
   connect_many 20
   wait_until says 'Too many open files'
 }
@@ -690,8 +691,8 @@ accepts_behind() { # name
   local error
   for error in ECONNABORTED EINTR; do
     RUN="strace -D -o /dev/null -e trace=accept,accept4
-      -e inject=accept,accept4:error=$error:when=1" start "$1"
-    answers
+      -e inject=accept,accept4:error=$error:when=1..20" start "$1"
+    answers # more than a turn later
     same "$(<"$err")" ''
   done
 }

@@ -72,6 +72,15 @@ load common
     same "$output" ''
     same "$status" 1
   done
+  # The second option that it sets, and so on, if there is one.
+  RUN="strace -D -o ${log@Q} -e trace=setsockopt" start "$STAGE"
+  for ((call = $(grep -c ^setsockopt "$log"); call > 1; call--)); do
+    run --separate-stderr timeout 20 strace -o /dev/null -e trace=setsockopt \
+      -e inject=setsockopt:error=ENOBUFS:when="$call" "$(program "$STAGE")" 0
+    same "$stderr" "$STAGE: setsockopt: No buffer space available"
+    same "$output" ''
+    same "$status" 1
+  done
 }
 
 @test "$STAGE: a socket never takes the place of a closed stdin, stdout or stderr" {

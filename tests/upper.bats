@@ -266,9 +266,21 @@ send_words() { # file word...
   wait_until [ -s "$heard" ]
   local sent=0
   for word in "${@:2}"; do
+    # A stop, as by Ctrl-Z, ends a recv() that waits for the rest.
+    ((sent == 0)) || stop_and_continue_client
     printf '%s' "$word" >"$1"
     wait_until client_has_read $((sent += ${#word}))
   done
+}
+
+stop_and_continue_client() {
+  local talker
+  talker=$(ss -Htnp "dport = :$port" | sed -n 's/.*upper_client",pid=\([0-9]*\).*/\1/p')
+  [ -n "$talker" ] || return 0 # it has left
+  wait_until sleeps "$talker"
+  kill -STOP "$talker"
+  wait_until alive "$talker" T
+  kill -CONT "$talker"
 }
 
 client_has_read() { # bytes
