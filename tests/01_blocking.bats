@@ -35,6 +35,14 @@ blames_client() {
   blames_client
 }
 
+@test "01_blocking: ends with 1, and says why, when its client has gone before it is accepted" {
+  start 01_blocking
+  kill -STOP "$pid"
+  resets 0 1 <<<$'GET / HTTP/1.0\n'
+  kill -CONT "$pid"
+  blames_client
+}
+
 @test "01_blocking: ends with 1, and says why, when its client says nothing" {
   start 01_blocking
   gives true ask </dev/null

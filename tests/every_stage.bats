@@ -47,6 +47,7 @@ load common
 @test "$STAGE: if the port is in use, it says so and ends" {
   start "$STAGE"
   run --separate-stderr timeout 20 "$(program "$STAGE")" "$port"
+  ((status != 124)) || echo 'seen: two servers listen on one port'
   same "$status" 1
   same "$output" ''
   same "$stderr" "$STAGE: bind: Address already in use"
@@ -339,6 +340,16 @@ client_that_still_sends() {
   stop_and_continue
   printf 'TP/1.0\n\n' >&"$client"
   gives hello receive
+  disconnect "$client"
+  # What interrupted a call does not hide that a later client leaves.
+  [[ $STAGE != 01_* ]] || start "$STAGE"
+  client_in_mid_request
+  stop_and_continue
+  disconnect "$client"
+  case $STAGE in
+  01_*) ends_with 1 ;;
+  *) wait_until has_descriptors "$without_clients" ;;
+  esac
 }
 
 # As Ctrl-Z and fg do: epoll_wait(2) says EINTR then.
@@ -392,6 +403,12 @@ has_time_wait() {
     [[ $STAGE != 01_* ]] || wait_until ended
     same "$(grep -A 5 Sanitizer "$err")" ''
   done
+  # Cut where no chunk ends with the buffer.
+  [[ $STAGE != 01_* ]] || start_program "$program" 0
+  printf '%09000d' 1 >"$BATS_TEST_TMPDIR/request"
+  send_cut "$BATS_TEST_TMPDIR/request" 15
+  receive >"$BATS_TEST_TMPDIR/response" || true
+  same "$(grep -A 5 Sanitizer "$err")" ''
 }
 
 @test "$STAGE: it links libc and nothing else" {

@@ -72,7 +72,7 @@ sleeps_in() { # function
 
 @test "$STAGE: the console separates requests by a line of 40 dashes" {
   start "$STAGE"
-  ask_for 'GET /1 HTTP/1.0\n\n' >/dev/null
+  ask_for 'GET /1 HTTP/1.0\n\nmore' >/dev/null
   ask_for 'GET /2 HTTP/1.0\n\n' >/dev/null
   dashes=$(printf -- '-%.0s' {1..40})
   same "$(grep -v -e '^listening' -e '^closed' "$out")" "$dashes
