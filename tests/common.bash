@@ -748,8 +748,8 @@ closes_only() { # name call number request [response]
   connect '%s' "$4"
   receive >"$BATS_TEST_TMPDIR/response" || true # an end, or a reset
   same "$(<"$BATS_TEST_TMPDIR/response")" "${5-}"
-  same "$(grep -c INJECTED "$BATS_TEST_TMPDIR/fault")" 1
   wait_until has_descriptors "$without_clients"
+  same "$(grep -c INJECTED "$BATS_TEST_TMPDIR/fault")" 1
   disconnect "$client"
   answers
   same "$(<"$err")" ''

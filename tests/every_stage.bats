@@ -411,6 +411,7 @@ has_time_wait() {
   same "$(grep -A 5 Sanitizer "$err")" ''
 }
 
+# bats test_tags=whole
 @test "$STAGE: it links libc and nothing else" {
   run ldd "$(CFLAGS=-O0 build "$STAGE")"
   echo "$output"
