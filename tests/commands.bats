@@ -4,7 +4,8 @@
 
 load common
 
-DEADLINE=300 # a check of a full machine takes its time
+# shellcheck disable=SC2034 # of wait_until: a check on a full machine takes its time
+DEADLINE=300
 
 # Makes a copy of the tree, and goes there, as if make had not started this.
 setup() {

@@ -97,7 +97,7 @@ in_vain() { # [looks]
 # True when something that this test has started has work to do: what descends from
 # it, and what a daemon of strace's kind has of its environment.
 is_busy() {
-  local one
+  local one all
   ps -e -o pid=,ppid=,stat=,comm= | awk -v test=$$ '
     { parent[$1] = $2 }
     $3 ~ /^[RD]/ && $4 !~ /^(ps|m?awk)$/ { busy[$1] }
@@ -108,8 +108,9 @@ is_busy() {
             found = 1
       exit !found
     }' && return
-  for one in $(grep -lszxF "BATS_TEST_TMPDIR=$BATS_TEST_TMPDIR" /proc/[0-9]*/environ |
-    cut -d / -f 3); do
+  mapfile -t all < <(grep -lszxF "BATS_TEST_TMPDIR=$BATS_TEST_TMPDIR" \
+    /proc/[0-9]*/environ | cut -d / -f 3)
+  for one in "${all[@]}"; do # when grep has ended, which is one of them
     ! alive "$one" RD || return 0
   done
   return 1
