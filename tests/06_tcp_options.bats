@@ -49,14 +49,14 @@ setup() {
 }
 
 # bats test_tags=whole
-@test "06_tcp_options: a part of the next request holds no response back, with --cork" {
+@test "06_tcp_options: part of the next request holds no response back, with --cork" {
   RUN="strace -D -o ${log@Q} -e trace=setsockopt" start 06_tcp_options --cork
   connect
   send 'GET / HTTP/1.1\r\n\r\nGET'
   gives 'hellos 1' receive_bytes 114
   wait_until sleeps
   end_trace
-  [[ $(grep TCP_CORK "$log" | tail -n 1) == *'[0]'* ]]
+  same "$(grep -o 'TCP_CORK, ...' "$log" | tail -n 1)" 'TCP_CORK, [0]'
 }
 
 @test "06_tcp_options: Nagle and delayed ACK cost 40 ms, which the options save" {

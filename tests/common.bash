@@ -88,7 +88,7 @@ in_vain() { # [looks]
   ((now_spent - spent < 3000000000)) || return 0
   ((looks += ${1-1}))
   ((looks > PATIENCE * 200)) || return 1
-  # Looked at twice, for who had work may just have handed it on.
+  # It looks twice: a process that had work may just have passed it to another.
   ((now_turns - turns > 20)) || alive "$pid" ^SZX || is_busy || is_busy || return 0
   looks=1 turns=$now_turns
   return 1
@@ -286,7 +286,7 @@ wait_for_port() {
   fi
   port=${line%/} port=${port##*:}
   url=http://127.0.0.1:$port/
-  wait_until is_settled >/dev/null || true # what it opens behind that line counts too
+  wait_until is_settled >/dev/null || true # what it opens after that line counts too
   without_clients=$(descriptors)
 }
 
@@ -344,8 +344,8 @@ teardown() {
   end_programs
 }
 
-# Ends every program that the test has started. (The number of one that has ended may
-# be a stranger's by now.)
+# Ends every program that the test has started. (When one has ended before, its number
+# may be a stranger's by now.)
 end_programs() {
   local one environment
   [ -e "$BATS_TEST_TMPDIR/pids" ] || return 0

@@ -394,7 +394,7 @@ has_time_wait() {
 
 # bats test_tags=whole
 # bats test_tags=whole
-@test "$STAGE: no request makes it read or write beside its buffer" {
+@test "$STAGE: no request makes it read or write outside its buffer" {
   local program
   program=$(build "$STAGE" CFLAGS='-g -fsanitize=address')
   for request in '\n' '\r\n' 'GET /\n\n' "$(printf '%08193d' 1)" 'GET / HTTP/1.0\r\n\r\n'; do

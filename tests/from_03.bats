@@ -74,7 +74,7 @@ is_full() {
   wait_until has_descriptors "$without_clients"
   end_trace
   # Else its close() is a reset, and the response may be lost.
-  [[ $(grep '^recvfrom' "$log" | tail -n 1) == *' = 0' ]]
+  same "$(sed -n 's/^recvfrom.* = //p' "$log" | tail -n 1)" 0
 }
 
 # bats test_tags=whole
