@@ -88,18 +88,22 @@ in_vain() { # [looks]
   ((now_spent - spent < 3000000000)) || return 0
   ((looks += ${1-1}))
   ((looks > PATIENCE * 200)) || return 1
-  # It looks twice: a process that had work may just have passed it to another.
-  ((now_turns - turns > 20)) || alive "$pid" ^SZX || is_busy || is_busy || return 0
+  # It looks twice: what had work in between has had the processor.
+  ((now_turns - turns > 20)) || alive "$pid" ^SZX || is_busy || { now_turns=$ran &&
+    nap 0.02 && is_busy; } || ((ran != now_turns)) || return 0
   looks=1 turns=$now_turns
   return 1
 }
 
 # True when something that this test has started has work to do: what descends from
-# it, and what a daemon of strace's kind has of its environment.
+# it, and what a daemon of strace's kind has of its environment; or the kernel, with
+# packets. Sets $ran to how often the programs, but for the server and read_all,
+# which looks again and again, have had the processor.
 is_busy() {
-  local one all
+  local one all name times
   ps -e -o pid=,ppid=,stat=,comm= | awk -v test=$$ '
     { parent[$1] = $2 }
+    $3 ~ /^[RD]/ && $4 ~ /^ksoftirqd/ { found = 1 }
     $3 ~ /^[RD]/ && $4 !~ /^(ps|m?awk)$/ { busy[$1] }
     END {
       for (one in busy)
@@ -110,8 +114,12 @@ is_busy() {
     }' && return
   mapfile -t all < <(grep -lszxF "BATS_TEST_TMPDIR=$BATS_TEST_TMPDIR" \
     /proc/[0-9]*/environ | cut -d / -f 3)
+  ran=0
   for one in "${all[@]}"; do # when grep has ended, which is one of them
     ! alive "$one" RD || return 0
+    { read -r name <"/proc/$one/comm" && read -r _ _ times <"/proc/$one/schedstat"; } \
+      2>/dev/null || continue
+    [[ $one = "$pid" || $name = read_all ]] || ((ran += times))
   done
   return 1
 }
