@@ -37,14 +37,11 @@ can_be_overfull() {
 
 @test "03_select: says so when it is itself too many for an fd_set" {
   can_be_overfull
-  local code=0
-  timeout 20 bash -c 'ulimit -n 1200
+  run timeout 20 bash -c 'ulimit -n 1200
     for _ in {1..1100}; do exec {inherited}</dev/null; done
-    exec "$0" 0 3</dev/null 4<&3 5<&3 6<&3 7<&3 8<&3 9<&3' \
-    "$(program 03_select)" >"$BATS_TEST_TMPDIR/out" 2>&1 || code=$?
-  same "$code" 1
-  same "$(cat "$BATS_TEST_TMPDIR/out")" \
-    '03_select: socket: Too many open files'
+    exec "$0" 0 3</dev/null 4<&3 5<&3 6<&3 7<&3 8<&3 9<&3' "$(program 03_select)"
+  same "$status" 1
+  same "$output" '03_select: socket: Too many open files'
 }
 
 @test "03_select: it fills the sets anew in every turn" {

@@ -22,9 +22,8 @@ setup() {
 @test "06_tcp_options: eight pipelined responses leave in 16 segments, without an option" {
   # The client does not read meanwhile: each time it does, it may send an ACK,
   # and it has only 16 to send at once before it begins to delay them.
-  requests 8 >"$BATS_TEST_TMPDIR/requests"
   connect
-  cat "$BATS_TEST_TMPDIR/requests" >&"$client"
+  send '%s\n' "$(requests 8)"
   wait_read
   wait_until sleeps # and all that the server sent has come
   disconnect "$client"

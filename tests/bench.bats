@@ -18,12 +18,11 @@ bench() { # part...
 # the second or third field.
 has_results() { # part word...
   local part=$1 word
-  shift
   cat "$results/results.tsv"
   same "$(head -n 1 "$results/results.tsv" | cut -f 1,6)" $'part\tmedian'
   same "$(grep -c "^# $part	20..-..-.. ..:..	.*	Linux " \
     "$results/results.tsv")" 1
-  for word in "$@"; do
+  for word in "${@:2}"; do
     awk -F '\t' -v part="$part" -v word="$word" '
       $1 == part && ($2 == word || $3 == word) && NF == 9 &&
         $6 ~ /^[0-9.e+-]+$/ && $7 <= $6 && $6 <= $8 && $9 >= 1 { found = 1 }

@@ -34,27 +34,19 @@ NAME=${STAGE-}
 
 # Runs a command until it succeeds, and fails when that is in vain.
 wait_until() {
-  local end=$((SECONDS + DEADLINE)) looks=0 turns spent
+  local end=$((SECONDS + DEADLINE)) looks=0 turns spent did=worked
   until "$@"; do
     if in_vain; then
       echo "waited in vain until: $(in_words "$@")"
-      [ -z "${pid-}" ] || what_it_did
+      [ -n "${pid-}" ] || return 1
+      ! sleeps || did=slept
+      ! alive "$pid" Tt || did='was stopped'
+      alive || did='had ended'
+      echo "the server $did"
       return 1
     fi
     nap 0.005
   done
-}
-
-what_it_did() {
-  if ! alive; then
-    echo 'the server had ended'
-  elif alive "$pid" Tt; then
-    echo 'the server was stopped'
-  elif sleeps; then
-    echo 'the server slept'
-  else
-    echo 'the server worked'
-  fi
 }
 
 # Runs a client in the foreground, and ends it, with 124, when it is in vain.
@@ -205,7 +197,6 @@ same_bytes() { # file file
 tool() { # name
   local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 options=()
   [[ $1 != *.so ]] || options=(-shared -fPIC)
-  # shellcheck disable=SC2016 # for the shell behind the lock
   [ -e "$made" ] || flock "$made.lock" sh -c \
     '[ -e "$0" ] || { "$@" "$0.new" && mv "$0.new" "$0"; }' "$made" \
     gcc "${options[@]}" "$BATS_TEST_DIRNAME/${1%.so}.c" -o >&2
@@ -227,9 +218,7 @@ program() { # name
 # listens. Sets $pid, $port, $url, and $without_clients to how many descriptors it
 # has open then; its output goes to $out and $err.
 start() { # name [option...]
-  local name=$1
-  shift
-  start_program "$(program "$name")" "$@" 0
+  start_program "$(program "$1")" "${@:2}" 0
 }
 
 start_program() { # path argument...
@@ -242,7 +231,12 @@ start_program() { # path argument...
   # env would take a path with a = in it for a variable.
   [[ "${run[*]}" != *env\ * || $1 != *=* ]] || run+=(sh -c 'exec "$0" "$@"')
   (
-    inherit_nothing
+    # Closes what it would inherit: bats waits for a program that has its
+    # descriptor 3, and a client is not gone while another program has its socket.
+    for fd in "/proc/$BASHPID/fd/"*; do
+      fd=${fd##*/}
+      ((fd <= 2)) || eval "exec $fd>&-"
+    done
     "${run[@]}" "$@" >>"$out" 2>"$err" </dev/null
   ) &
   pid=$!
@@ -257,16 +251,6 @@ start_on_pipe() {
   # shellcheck disable=SC2034 # for the suites
   exec {reader}<>"$console"
   start "$STAGE"
-}
-
-# Closes what a program would inherit: bats waits for one that has its
-# descriptor 3, and a client is not gone while another program has its socket.
-inherit_nothing() {
-  local fd
-  for fd in "/proc/$BASHPID/fd/"*; do
-    fd=${fd##*/}
-    ((fd <= 2)) || eval "exec $fd>&-"
-  done
 }
 
 # Starts a command in the background, which ends with the test. Sets $started.
@@ -320,6 +304,14 @@ ended() { # [pid]
 
 sleeps() { # [pid]
   alive "${1:-$pid}" S
+}
+
+# As Ctrl-Z and fg do: epoll_wait(2) says EINTR then.
+stop_and_continue() { # [pid]
+  wait_until sleeps "${1-$pid}"
+  kill -STOP "${1-$pid}"
+  PATIENCE=10 wait_until alive "${1-$pid}" Tt # t: strace has it
+  kill -CONT "${1-$pid}"
 }
 
 # Waits until the server has ended, and fails where its exit code is another.
@@ -392,8 +384,7 @@ hello() { # [name]
 }
 
 too_large() {
-  printf 'HTTP/1.0 431 Request Header Fields Too Large\r\n'
-  printf 'Content-Length: 0\r\n\r\n'
+  printf 'HTTP/1.0 431 Request Header Fields Too Large\r\nContent-Length: 0\r\n\r\n'
 }
 
 # Sends its input to the server, half-closes, and prints what comes back.
@@ -672,14 +663,10 @@ is_quiet() {
 
 # Fails unless a program refuses arguments in the way that all do.
 refuses() { # name what-it-names argument...
-  local code=0 said=$BATS_TEST_TMPDIR/said
-  timeout 20 "$(program "$1")" "${@:3}" >"$said.out" 2>"$said" || code=$?
-  echo "arguments: ${*:3}; exit code: $code; stdout: $(<"$said.out")"
-  [[ $code = 2 && ! -s $said.out ]]
-  [[ $(<"$said") == "$1: "*"'$2'"$'\n'"usage: $1 "+([^$'\n']) ]] || {
-    cat "$said"
-    return 1
-  }
+  run --separate-stderr timeout 20 "$(program "$1")" "${@:3}"
+  echo "arguments: ${*:3}; exit code: $status; stdout: $output; stderr: $stderr"
+  [[ $status = 2 && $output = '' ]]
+  [[ $stderr == "$1: "*"'$2'"$'\n'"usage: $1 "+([^$'\n']) ]]
 }
 
 # Starts a program whose accept() fails on its first call, and on every second

@@ -223,7 +223,6 @@ complaint() { # call
 ends_at_start() { # option call
   local code=0 run
   err=$BATS_TEST_TMPDIR/err
-  # shellcheck disable=SC2086 # words
   eval "run=(${RUN/ -D/})"
   # shellcheck disable=SC2086 # an option, or none
   timeout "$DEADLINE" "${run[@]}" "$(program "$NAME")" ${1#:} 0 \
@@ -294,36 +293,30 @@ try_case() { # option call occurrences client outcome error
 
 # Tries the cases that it reads, several at once. Fails where one has failed.
 try_cases() {
-  local words number=0 tried failed=0
+  local words number=0 tried failed=0 folder
   while read -r -a words; do
     while (($(jobs -r | wc -l) >= AT_ONCE)); do
       wait -n || true
     done
-    number=$((number + 1))
-    try_in_background "$BATS_TEST_TMPDIR/$number" "${words[@]}"
+    folder=$BATS_TEST_TMPDIR/$((++number))
+    mkdir "$folder"
+    (
+      trap - ERR
+      trap '' PIPE
+      BATS_TEST_TMPDIR=$folder
+      trap end_programs EXIT
+      echo "--- ${words[*]}"
+      try_case "${words[@]}"
+      : >"$folder/survived"
+    ) >"$folder/said" 2>&1 </dev/null 3>&- &
   done
   wait
   for ((tried = 1; tried <= number; tried++)); do
     [ ! -e "$BATS_TEST_TMPDIR/$tried/survived" ] || continue
-    echo "--- $(<"$BATS_TEST_TMPDIR/$tried/case")"
     cat "$BATS_TEST_TMPDIR/$tried/said"
     failed=1
   done
   ((number > 0 && failed == 0))
-}
-
-try_in_background() { # folder word...
-  mkdir "$1"
-  echo "${@:2}" >"$1/case"
-  (
-    trap - ERR
-    trap '' PIPE
-    pid=
-    trap 'if [ -n "$pid" ] && alive; then kill -KILL "$pid"; fi' EXIT
-    BATS_TEST_TMPDIR=$1
-    try_case "${@:2}"
-    : >"$1/survived"
-  ) >"$1/said" 2>&1 </dev/null 3>&- &
 }
 
 @test "$NAME: a call that fails at the start is a line and exit code 1" {
@@ -386,17 +379,6 @@ run_valgrind() { # client...
   grep 'ERROR SUMMARY: 0 errors' "$log"
 }
 
-# The same with the other end of the conversation, but for the line that main()
-# has at its end.
-run_valgrind_on_client() {
-  local log=$BATS_TEST_TMPDIR/valgrind.client
-  start upper_server
-  printf 'hello\n\n%03000d\nq\n' 1 | timeout 60 valgrind --leak-check=no \
-    --log-file="$log" "$(program upper_client)" "$port"
-  cat "$log"
-  grep 'ERROR SUMMARY: 0 errors' "$log"
-}
-
 @test "$NAME: valgrind finds no leak in it, and no other fault" {
   case $NAME in
   01*)
@@ -406,7 +388,14 @@ run_valgrind_on_client() {
     ;;
   upper_server)
     run_valgrind get reset get abandon get
-    run_valgrind_on_client
+    # The same with the other end of the conversation, but for the line that main()
+    # has at its end.
+    log=$BATS_TEST_TMPDIR/valgrind.client
+    start upper_server
+    printf 'hello\n\n%03000d\nq\n' 1 | timeout 60 valgrind --leak-check=no \
+      --log-file="$log" "$(program upper_client)" "$port"
+    cat "$log"
+    grep 'ERROR SUMMARY: 0 errors' "$log"
     ;;
   *) run_valgrind get post keep flood reset get abandon post get ;;
   esac

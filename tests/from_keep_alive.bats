@@ -4,15 +4,7 @@
 
 load common
 
-# Fails unless the server keeps the connection after each of these requests.
-keeps() { # request-format...
-  local request
-  for request in "$@"; do
-    gives 'hellos 2' ask_for "$request"'GET / HTTP/1.1\r\n\r\n'
-  done
-}
-
-# Fails unless it says that it ends the connection, and does.
+# Fails unless the server says that it ends the connection, and does.
 closes() { # request-format...
   local request
   for request in "$@"; do
@@ -83,14 +75,16 @@ setup() {
 }
 
 @test "$STAGE: only a Connection field can ask for the connection's end" {
-  keeps 'GET / HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\n\n' \
+  for request in 'GET / HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\n\n' \
     'GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n' \
     'GET /close HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\nA: close\r\n\r\n' \
     'GET / HTTP/1.1\r\nX-Connection: close\r\n\r\n' \
     'GET / HTTP/1.1\r\nConnection: a\r\nA: close\r\n\r\n' \
     'GET / HTTP/1.1\r\nA: close\r\nConnection: a\r\n\r\n' \
     'GET / HTTP/1.1\r\nConnection: a\r\nA: b\r\n close\r\n\r\n' \
-    'GET /Content-Length HTTP/1.1\r\nA: Transfer-Encoding\r\n\r\n'
+    'GET /Content-Length HTTP/1.1\r\nA: Transfer-Encoding\r\n\r\n'; do
+    gives 'hellos 2' ask_for "$request"'GET / HTTP/1.1\r\n\r\n'
+  done
 }
 
 # bats test_tags=whole
@@ -134,10 +128,7 @@ setup() {
 }
 
 @test "$STAGE: when a pipelined request is too long, it answers 431 and closes" {
-  {
-    requests 2
-    head -c 9000 /dev/zero | tr '\0' a
-  } >"$BATS_TEST_TMPDIR/requests"
+  printf '%s\n%09000d' "$(requests 2)" 1 >"$BATS_TEST_TMPDIR/requests"
   gives 'hellos 2; too_large' ask <"$BATS_TEST_TMPDIR/requests"
 }
 

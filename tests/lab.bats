@@ -50,18 +50,14 @@ press() { # key...
   outer send-keys "$@"
 }
 
-picture() {
-  outer capture-pane -p | sed -e :a -e '/^\n*$/ { $d; N; ba' -e '}'
-}
-
 shows() { # pattern
-  picture | grep -qE "$1"
+  outer capture-pane -p | grep -qE "$1"
 }
 
 # Waits until the picture shows something; else fails with the picture.
 awaits() { # pattern
   wait_until shows "$1" || {
-    picture
+    outer capture-pane -p
     return 1
   }
 }
@@ -72,8 +68,7 @@ inner() {
 
 # Prints all that a terminal of the lab shows.
 terminal() { # number
-  inner capture-pane -t "%$(($1 - 1))" -p -J -S - |
-    sed -e :a -e '/^\n*$/ { $d; N; ba' -e '}'
+  inner capture-pane -t "%$(($1 - 1))" -p -J -S -
 }
 
 terminal_shows() { # number pattern
@@ -138,11 +133,11 @@ play_to_the_end() {
     press Enter
     wait_until has_gone_on || {
       echo 'the walk hangs:'
-      picture
+      outer capture-pane -p
       return 1
     }
     ! grep 'does not show' <<<"$now" || {
-      picture
+      outer capture-pane -p
       return 1
     }
   done
@@ -155,28 +150,20 @@ words_of() { # text
     s/\]\([^) ]*\)//g' <<<"$1" | tr -cs '[:alnum:]' '\n' | grep .
 }
 
-# Fails where a walk does not say all that the text of its walkthrough says.
-says_all() { # heading
-  local text
-  text=$("$PROJECT/tests/notes/play" --blocks "$NOTES" | grep -P \
-    "^\\d+\t$1\t0\ttext\t" | cut -f 5-)
-  diff <(words_of "$text") <(words_of "$said")
-}
-
-walks() { # stage
-  local said=
-  open 80 24 "make walk-$1"
-  play_to_the_end
-  says_all "$(sed -nE "/^### Walkthrough of ($1|${1%%_*})\$/=" "$NOTES")"
-  press Enter
-  nothing_is_left
-}
-
 # bats file_tags=waits
 @test "each walk, by Enter alone, shows all of the text" {
   for stage in 01_blocking 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
     keep_alive 06_tcp_options; do
-    walks "$stage"
+    said=
+    open 80 24 "make walk-$stage"
+    play_to_the_end
+    # The walk has said all that the text of its walkthrough says.
+    heading=$(sed -nE "/^### Walkthrough of ($stage|${stage%%_*})\$/=" "$NOTES")
+    text=$("$PROJECT/tests/notes/play" --blocks "$NOTES" | grep -P \
+      "^\\d+\t$heading\t0\ttext\t" | cut -f 5-)
+    diff <(words_of "$text") <(words_of "$said")
+    press Enter
+    nothing_is_left
     outer kill-server
   done
 }
@@ -256,27 +243,18 @@ walks() { # stage
 
 # --- Ends ------------------------------------------------------------------
 
-# Begins a walk, with programs that still run, one of which heeds no hangup.
-begin() {
-  open 80 24 'make walk-02_blocking_loop'
-  awaits '^\[1/'
-  press Enter
-  wait_until terminal_shows 1 '^listening on '
-  class_types 3 'nohup setsid sleep 1000 > /dev/null 2>&1 &'
-  class_types 4 'nc 127.0.0.1 8080'
-  go_back
-  (($(left | wc -l) > 8))
-}
-
-# Ends the programs of the outer terminal that pgrep finds.
-end_outer() { # signal option...
-  pgrep -s "$(outer display -p '#{pane_pid}')" "${@:2}" | xargs kill "-$1"
-}
-
 # bats file_tags=waits_too
 @test "nothing is left, however a walk ends" {
   for way in q C-c waiting lab client server terminal; do
-    begin
+    # A walk, with programs that still run, one of which heeds no hangup.
+    open 80 24 'make walk-02_blocking_loop'
+    awaits '^\[1/'
+    press Enter
+    wait_until terminal_shows 1 '^listening on '
+    class_types 3 'nohup setsid sleep 1000 > /dev/null 2>&1 &'
+    class_types 4 'nc 127.0.0.1 8080'
+    go_back
+    (($(left | wc -l) > 8))
     case $way in
     q | C-c) press "$way" ;;
     waiting)
@@ -284,8 +262,8 @@ end_outer() { # signal option...
       awaits ' …$'
       press C-c
       ;;
-    lab) end_outer TERM -o -f tests/lab/lab ;;
-    client) end_outer KILL -x 'tmux.*' ;;
+    lab) pkill -s "$(outer display -p '#{pane_pid}')" -o -f tests/lab/lab ;;
+    client) pkill -KILL -s "$(outer display -p '#{pane_pid}')" -x 'tmux.*' ;;
     server) kill -KILL "$(inner display -p '#{pid}')" ;;
     terminal) outer kill-session ;;
     esac

@@ -162,15 +162,13 @@ is_timed() { # line-of-heading
 
 @test "the pictures are drawn from a run" {
   "$TOOLS/timeline" "$BATS_TEST_TMPDIR"
-  for picture in blocking timeline; do
-    same "$(grep -oE '</?svg' "$BATS_TEST_TMPDIR/$picture.svg")" $'<svg\n</svg'
-  done
   "$TOOLS/film" "$BATS_TEST_TMPDIR"
-  for picture in film film-still; do
-    python3 -c 'import sys, xml.dom.minidom as dom; dom.parse(sys.argv[1])' \
-      "$BATS_TEST_TMPDIR/$picture.svg"
-    run ! grep -q '<script' "$BATS_TEST_TMPDIR/$picture.svg"
-    grep -q '>epoll_ctl MOD [0-9]* OUT<' "$BATS_TEST_TMPDIR/$picture.svg" # 04 alone
-    grep -q '>accept4(.*) = EAGAIN<' "$BATS_TEST_TMPDIR/$picture.svg" # 05 alone
+  cd "$BATS_TEST_TMPDIR"
+  python3 -c 'import sys, xml.dom.minidom as dom; list(map(dom.parse, sys.argv[1:]))' \
+    {blocking,timeline,film,film-still}.svg
+  for picture in film.svg film-still.svg; do
+    run ! grep -q '<script' "$picture"
+    grep -q '>epoll_ctl MOD [0-9]* OUT<' "$picture" # 04 alone
+    grep -q '>accept4(.*) = EAGAIN<' "$picture" # 05 alone
   done
 }

@@ -40,11 +40,9 @@ setup() {
 }
 
 @test "make NAME ends by printing the command that runs the stage" {
-  # shellcheck disable=SC2034 # for program
-  local stage PROGRAMS=.
   for stage in $STAGES keep_alive; do
     run -0 make CC=true "$stage"
-    same "${lines[-1]}" "$(program "$stage")"
+    same "${lines[-1]}" "$(PROGRAMS=. program "$stage")"
   done
 }
 
@@ -69,8 +67,7 @@ setup() {
 }
 
 @test "the six stages' Makefiles are the same" {
-  same "$(cat 0*/Makefile | md5sum)" \
-    "$(for _ in $STAGES; do cat 01_blocking/Makefile; done | md5sum)"
+  same "$(md5sum 0*/Makefile | cut -d ' ' -f 1 | uniq | wc -l)" 1
 }
 
 @test "CC, CFLAGS, CPPFLAGS and LDFLAGS are honoured" {

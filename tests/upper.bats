@@ -180,9 +180,7 @@ $fd: EPOLLIN"
     RUN='env --default-signal=INT' start upper_server
     connect a
     gives 'printf A' receive_bytes 1
-    kill -STOP "$pid"
-    wait_until alive "$pid" T
-    kill -CONT "$pid"
+    stop_and_continue
     answers
     end_by "$signal"
     same "$(<"$err")" ''
@@ -264,23 +262,14 @@ nc_listens() { # file, and sets $port
 
 send_words() { # file word...
   wait_until [ -s "$heard" ]
-  local sent=0
+  local sent=0 talker
   for word in "${@:2}"; do
-    # A stop, as by Ctrl-Z, ends a recv() that waits for the rest.
-    ((sent == 0)) || stop_and_continue_client
+    # A stop, as by Ctrl-Z, ends a recv() that waits for the rest. (It may have left.)
+    talker=$(ss -Htnp "dport = :$port" | sed -n 's/.*upper_client",pid=\([0-9]*\).*/\1/p')
+    [[ $sent == 0 || -z $talker ]] || stop_and_continue "$talker"
     printf '%s' "$word" >"$1"
     wait_until client_has_read $((sent += ${#word}))
   done
-}
-
-stop_and_continue_client() {
-  local talker
-  talker=$(ss -Htnp "dport = :$port" | sed -n 's/.*upper_client",pid=\([0-9]*\).*/\1/p')
-  [ -n "$talker" ] || return 0 # it has left
-  wait_until sleeps "$talker"
-  kill -STOP "$talker"
-  wait_until alive "$talker" T
-  kill -CONT "$talker"
 }
 
 client_has_read() { # bytes

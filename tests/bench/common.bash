@@ -112,23 +112,16 @@ find_worker() { # name
 }
 
 stop_server() { # name
-  end_process "${pid[$1]}"
-}
-
-# Ends a process that this one has started.
-end_process() { # pid
-  kill -TERM "$1" 2>/dev/null
-  wait "$1" 2>/dev/null
+  kill -TERM "${pid[$1]}" 2>/dev/null
+  wait "${pid[$1]}" 2>/dev/null
 }
 
 # Ends everything that is still there. For EXIT.
 clean_up() {
-  local one
   trap '' INT TERM
   end_steps
-  for one in $(jobs -pr); do
-    end_process "$one"
-  done
+  jobs -pr | xargs -r kill 2>/dev/null
+  wait 2>/dev/null
   rm -rf "$work"
 }
 

@@ -5,7 +5,7 @@ MODES=(plain cork nodelay)
 declare -A OPTIONS=([plain]='' [cork]=--cork [nodelay]=--nodelay)
 
 measure_latency() {
-  local mode server case batch
+  local mode server case batch script before told
   for mode in "${MODES[@]}"; do
     # shellcheck disable=SC2086 # one option or none
     console=$work/$mode.console start_server "06_tcp_options--$mode" ${OPTIONS[$mode]}
@@ -13,31 +13,24 @@ measure_latency() {
   while next_round "$ROUNDS" 6; do
     for batch in 1 16; do
       for mode in "${MODES[@]}"; do
-        server=06_tcp_options--$mode
-        case='one at a time'
-        [ $batch = 1 ] || case='16 pipelined'
+        server=06_tcp_options--$mode case='one at a time' script=()
+        [ $batch = 1 ] || case='16 pipelined' script=(-s "$bench/pipeline.lua")
         step "$mode, $case"
-        measure_mode
+        before=$(stat -c %s "$work/$mode.console")
+        # With one client, a request's time is that between two responses. When it
+        # leaves, the server says in how many segments they left.
+        run_load wrk -t 1 -c 1 -d 1 "${script[@]}" \
+          "http://127.0.0.1:${port[$server]}/"
+        record "$mode" "$case" 'time per request' milliseconds \
+          "$(awk '/^Requests\/sec:/ { print 1e3 / $2 }' "$work/load")"
+        wait_until segments_are_told
+        record "$mode" "$case" 'data segments for 16 responses' segments "$told"
       done
     done
   done
   for mode in "${MODES[@]}"; do
     stop_server "06_tcp_options--$mode"
   done
-}
-
-# With one client, a request's time is that between two responses. When it leaves, the
-# server says in how many segments they left.
-measure_mode() {
-  local script=() before told
-  before=$(stat -c %s "$work/$mode.console")
-  [ "$batch" = 1 ] || script=(-s "$bench/pipeline.lua")
-  run_load wrk -t 1 -c 1 -d 1 "${script[@]}" \
-    "http://127.0.0.1:${port[$server]}/"
-  record "$mode" "$case" 'time per request' milliseconds \
-    "$(awk '/^Requests\/sec:/ { print 1e3 / $2 }' "$work/load")"
-  wait_until segments_are_told
-  record "$mode" "$case" 'data segments for 16 responses' segments "$told"
 }
 
 # Reads on in the console from where it ended before. Sets $told. (wrk's first
