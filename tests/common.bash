@@ -364,6 +364,7 @@ build() { # name make-argument...
   folder=$BATS_TEST_TMPDIR/build.$BASHPID/${from##*/}
   mkdir -p "$folder"
   cp "$from/$source" "$from/Makefile" "$folder"
+  cp "$from/"*.h "$folder" 2>/dev/null || true # a learner's
   make -s -C "$folder" "${@:2}" "$name" >&2 || return
   echo "$folder/$name"
 }
@@ -743,6 +744,8 @@ closes_only() { # name call number request [response]
   : >"$BATS_TEST_TMPDIR/fault"
   connect '%s' "$4"
   receive >"$BATS_TEST_TMPDIR/response" || true # an end, or a reset
+  # accept4() or ioctl() may do what fcntl() does.
+  [[ $2 != fcntl || -s $BATS_TEST_TMPDIR/fault ]] || return 0
   same "$(<"$BATS_TEST_TMPDIR/response")" "${5-}"
   wait_until has_descriptors "$without_clients"
   same "$(grep -c INJECTED "$BATS_TEST_TMPDIR/fault")" 1
@@ -756,7 +759,8 @@ closes_only() { # name call number request [response]
 log=$BATS_TEST_TMPDIR/strace # what strace writes
 
 # shellcheck disable=SC2034 # for the suites
-WAITS='pselect6,?poll,ppoll,?epoll_wait,epoll_pwait' # which one, is up to the machine
+# Which one, is up to the machine.
+WAITS='pselect6,?poll,ppoll,?epoll_wait,epoll_pwait,?epoll_pwait2'
 
 # Runs a stage under strace while ten GETs are served.
 trace_gets() { # name
@@ -800,12 +804,11 @@ calls_of_gets() {
 trace_long_request() { # name
   RUN="strace -D -o ${log@Q}" start "$1"
   connect
-  wait_until grep -q '^epoll_ctl(.*EPOLL_CTL_ADD.*u32=[^3]' "$log"
+  wait_until grep -q '^epoll_ctl(.*EPOLL_CTL_ADD, [^3],' "$log"
   kill -STOP "$pid"
   send 'GET /%04090d HTTP/1.0\n\n' 1
   wait_until has_arrived
   kill -CONT "$pid"
   gives "hello $1" receive
   end_trace
-  same "$(grep -c '^recvfrom(.*= 1024$' "$log")" 4
 }

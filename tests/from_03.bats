@@ -63,7 +63,7 @@ is_full() {
 
 # bats test_tags=whole
 @test "$STAGE: it reads all that a half-closed client has sent before it closes" {
-  RUN="strace -D -o ${log@Q} -e trace=recvfrom" start "$STAGE"
+  RUN="strace -D -o ${log@Q} -e trace=recvfrom,recvmsg,read,readv" start "$STAGE"
   printf 'POST / HTTP/1.0\n\n%020000d' 1 >"$BATS_TEST_TMPDIR/sent"
   kill -STOP "$pid"
   wait_until alive "$pid" Tt
@@ -74,7 +74,7 @@ is_full() {
   wait_until has_descriptors "$without_clients"
   end_trace
   # Else its close() is a reset, and the response may be lost.
-  same "$(sed -n 's/^recvfrom.* = //p' "$log" | tail -n 1)" 0
+  same "$(sed -nE 's/^(recv|read)[a-z]*\(.* = //p' "$log" | tail -n 1)" 0
 }
 
 # bats test_tags=whole
@@ -88,8 +88,9 @@ is_full() {
   wait_until has_descriptors "$before"
   wait_until sleeps
   end_trace
-  local limit=', 64, (-1|[1-9][0-9]{4,})[,)]' # 06 has a look now and then
-  [[ $STAGE != 03_* ]] || limit='](, NULL)+\)'
+  # 06 has a look now and then; epoll_pwait2() has a struct for that.
+  local limit='(\]|0x[0-9a-f]+), [0-9]+, (-1[,)]|NULL,|0x|[1-9][0-9]{4,}[,)]|\{tv_sec=[1-9][0-9])'
+  [[ $STAGE != 03_* ]] || limit='(\]|NULL), NULL, (NULL|\{sigmask=.*\})\) '
   # Both the first wait and the last one, which the signal has ended.
   head -n 1 "$log" | grep -E -e "$limit"
   grep -F -B 1 -e '--- SIGTERM' "$log" | grep -E -e "$limit"
@@ -110,12 +111,11 @@ is_full() {
 }
 
 @test "$STAGE: if its wait fails, it says so and ends" {
-  local call=epoll_wait
-  [[ $STAGE != 03_* ]] || call=select
   RUN="strace -D -o /dev/null -e trace=$WAITS
     -e inject=$WAITS:error=ENOMEM" start "$STAGE" || true
   ends_with 1
-  same "$(<"$err")" "$STAGE: $call: Cannot allocate memory"
+  # Which of the calls that wait has failed, is up to the program.
+  same "$(sed 's/: .*:/:/' "$err")" "$STAGE: Cannot allocate memory"
 }
 
 @test "$STAGE: its limit of descriptors is the size of its table, or the hard limit" {
@@ -159,12 +159,12 @@ is_full() {
   closes_only "$STAGE" epoll_ctl 3 $'POST / HTTP/1.0\n\n' "$(hello "$STAGE")"
 }
 
-@test "$STAGE: no call on a socket can block" {
+@test "$STAGE: its sockets are non-blocking: each has O_NONBLOCK" {
   start "$STAGE"
   client_in_mid_request
-  # Both its sockets have O_NONBLOCK, which is 04000.
+  # O_NONBLOCK is 04000.
   same "$(find "/proc/$pid/fd" -lname 'socket:*' | sed 's,/fd/,/fdinfo/,' |
-    xargs grep -hc '^flags:.*[4-7]...$')" $'1\n1'
+    xargs grep -L '^flags:.*[4-7]...$')" ''
 }
 
 @test "$STAGE: 4,000 clients that come and go do not make its memory grow" {
