@@ -67,12 +67,15 @@ sendto 10'
 # bats test_tags=whole
 @test "05_epoll_et: when a client leaves right after its last bytes, the server closes too" {
   start 05_epoll_et
-  connect
-  # More than a turn reads, so that epoll is asked to say it again.
+  connect_many 4
+  # More than a turn reads, so that epoll is asked to say it again, of each.
   kill -STOP "$pid"
-  send 'POST / HTTP/1.0\n\n%020000d' 1
+  for client in "${clients[@]}"; do
+    send 'POST / HTTP/1.0\n\n%050000d' 1
+  done
   wait_until has_arrived
   kill -CONT "$pid"
+  wait_read "${clients[@]}"
   gives 'hello 05_epoll_et' receive
   wait_until sleeps
   # Then the last bytes and the end at once.
@@ -81,5 +84,5 @@ sendto 10'
   disconnect "$client"
   wait_until has_sockets time-wait 1
   kill -CONT "$pid"
-  wait_until has_descriptors "$without_clients"
+  wait_until has_descriptors $((without_clients + 3))
 }

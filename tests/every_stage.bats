@@ -185,7 +185,9 @@ send_cut() { # file where
 
 @test "$STAGE: if send() takes only a part, the rest follows" {
   RUN=$(preload short FEW=yes) start "$STAGE"
-  gives hello ask_for 'GET / HTTP/1.0\r\n\r\n'
+  connect 'POST / HTTP/1.0\r\n\r\n'
+  gives hello receive
+  rests # until the client closes
 }
 
 # Fails unless 01_blocking, which serves one client, ends; or another stage does this.

@@ -59,8 +59,8 @@ setup() {
 }
 
 @test "$STAGE: a HEAD request gets the head alone" {
-  gives "hellos 1 | head -c -13; hello | head -c -13" \
-    ask_for 'HEAD / HTTP/1.1\r\n\r\nHEAD / HTTP/1.0\r\n\r\n'
+  gives "hellos 1 | head -c -13; hellos 1; hello | head -c -13" \
+    ask_for 'HEAD / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\nHEAD / HTTP/1.0\r\n\r\n'
   gives 'hellos 1' ask_for 'GET /HEAD HTTP/1.1\r\nA: HEAD / HTTP/1.1\r\n\r\n'
 }
 
@@ -90,7 +90,7 @@ setup() {
 # bats test_tags=whole
 @test "$STAGE: after Connection: close, in capitals or not, it answers and closes" {
   for line in 'Connection: close' 'connection:CLOSE' \
-    'CONNECTION: upgrade, Close' 'Connection: a\r\nConnection: close' \
+    'CONNECTION: upgrade, Close' 'Connection: a\r\nConnection: cLOSE' \
     'Connection : close' 'Connection:\r\n close' 'Connection: a,\n\tclose' \
     'Connection: a\r\nA: b\r\nConnection: b\r\nconnection: close'; do
     closes "GET / HTTP/1.1\r\n$line\r\n\r\n"
