@@ -48,6 +48,19 @@ sendto 10'
   gives 'hellos 100' receive_from_each 114
 }
 
+# bats test_tags=waits
+@test "05_epoll_et: clients that come while it accepts another are served" {
+  RUN="strace -D -o /dev/null -e trace=accept4 -e inject=accept4:delay_exit=200000" \
+    start 05_epoll_et
+  answers
+  answers
+  connect_many 3
+  for client in "${clients[@]}"; do
+    printf 'GET / HTTP/1.0\n\n' >&"$client"
+  done
+  gives 'hellos 3' receive_from_each 114
+}
+
 @test "05_epoll_et: a request is answered whichever step of a turn it ends with" {
   RUN=$(preload short) start 05_epoll_et # a byte a step
   for length in {1..16}; do # MAX_STEPS

@@ -173,7 +173,7 @@ gives() { # expecting-command command...
     [ "$1" != ask_for ] || printf 'sent:     %s\n' "${2:0:300}" | cat -v
     (($(wc -c <"$expected") < 600)) ||
       echo "seen: $(wc -c <"$got") bytes, of $(wc -c <"$expected"), and all right up to" \
-        "byte $(cmp "$got" "$expected" 2>&1 | sed -n 's/.* byte \([0-9]*\).*/\1/p')"
+        "byte $(cmp "$got" "$expected" 2>&1 | sed -nE 's/.* (byte|char) ([0-9]+).*/\2/p')"
     show_both "$(tail -c 600 "$expected" | tr '\0' '@')" \
       "$(tail -c 600 "$got" | tr '\0' '@')"
     return 1
