@@ -61,7 +61,8 @@ setup() {
 @test "$STAGE: a HEAD request gets the head alone" {
   gives 'hellos 1 | head -c -13; hello' \
     ask_for 'HEAD / HTTP/1.1\r\n\r\nGET / HTTP/1.0\r\n\r\n'
-  gives 'hello | head -c -13' ask_for 'HEAD / HTTP/1.0\r\n\r\n'
+  gives "hellos 1 | head -c -13; hello | head -c -13" \
+    ask_for 'HEAD / HTTP/1.1\r\n\r\nHEAD / HTTP/1.0\r\n\r\n'
   gives 'hellos 1' ask_for 'GET /HEAD HTTP/1.1\r\nA: HEAD / HTTP/1.1\r\n\r\n'
 }
 
