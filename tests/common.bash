@@ -759,7 +759,7 @@ closes_only() { # name call number request [response]
 log=$BATS_TEST_TMPDIR/strace # what strace writes
 
 # shellcheck disable=SC2034 # for the suites
-# Which one, is up to the machine.
+# The C library decides which of these a program calls.
 WAITS='pselect6,?poll,ppoll,?epoll_wait,epoll_pwait,?epoll_pwait2'
 
 # Runs a stage under strace while ten GETs are served.

@@ -114,7 +114,7 @@ is_full() {
   RUN="strace -D -o /dev/null -e trace=$WAITS
     -e inject=$WAITS:error=ENOMEM" start "$STAGE" || true
   ends_with 1
-  # Which of the calls that wait has failed, is up to the program.
+  # The program may name any of the calls that wait.
   same "$(sed 's/: .*:/:/' "$err")" "$STAGE: Cannot allocate memory"
 }
 
