@@ -148,9 +148,19 @@ is_full() {
   RUN="strace -D -o /dev/null -e trace=accept,accept4
     -e inject=accept,accept4:error=ENFILE:when=$number" start "$STAGE"
   connect 'POST / HTTP/1.0\n\n'
-  wait_response
-  in_background sh -c 'while printf x && sleep 0.1; do :; done' >&"$client"
-  DEADLINE=20 answers
+  PATIENCE=3 wait_response
+  talker=$client
+  connect 'GET / HTTP/1.0\n\n'
+  wait_until has_arrived
+  for _ in {1..25}; do # more than a second, and more than a turn after it
+    printf x >&"$talker"
+    wait_read "$talker"
+    nap 0.1
+  done
+  has_response || {
+    echo 'seen: a client waits, though there is room, as long as another one sends'
+    return 1
+  }
 }
 
 @test "$STAGE: out of descriptors, it does not spin" {
