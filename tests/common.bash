@@ -8,7 +8,7 @@
 
 bats_require_minimum_version 1.5.0
 
-PROJECT=${BATS_TEST_DIRNAME%/*}
+PROJECT=${BASH_SOURCE[0]%/tests/*}
 PROGRAMS=${PROGRAMS:-$PROJECT}
 DEADLINE=${DEADLINE:-60} # seconds until a wait is given up at the latest
 PATIENCE=${PATIENCE:-1}  # seconds that a server sleeps until a wait is in vain
@@ -199,7 +199,7 @@ tool() { # name
   [[ $1 != *.so ]] || options=(-shared -fPIC)
   [ -e "$made" ] || flock "$made.lock" sh -c \
     '[ -e "$0" ] || { "$@" "$0.new" && mv "$0.new" "$0"; }' "$made" \
-    gcc "${options[@]}" "$BATS_TEST_DIRNAME/${1%.so}.c" -o >&2
+    gcc "${options[@]}" "$PROJECT/tests/${1%.so}.c" -o >&2
   [ -e "$made" ] && echo "$made"
 }
 

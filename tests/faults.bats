@@ -30,7 +30,7 @@ rows() {
   local pattern rest set
   local -A sets=()
   sed -e ':more' -e '/\\$/ { N; s/\\\n */ /; b more' -e '}' \
-    -e '/^#/d' -e '/^$/d' "$BATS_TEST_DIRNAME/faults.table" |
+    -e '/^#/d' -e '/^$/d' "$PROJECT/tests/faults.table" |
     while read -r pattern rest; do
       for set in "${!sets[@]}"; do
         rest=${rest//"$set"/${sets[$set]}}

@@ -276,14 +276,14 @@ ends_them_in_time() {
   # More than it hears of in one turn.
   connect_many 80
   for client in "${clients[@]}"; do
-    send 'GET / HTTP/1.1\r\n\r\n'
+    printf 'GET / HTTP/1.1\r\n\r\n' >&"$client"
   done
   wait_until has_arrived
   kill -CONT "$pid"
   wait_until has_shown 80
   kill -STOP "$pid"
   for client in "${clients[@]}"; do
-    send 'GET / HTTP/1.1\r\n\r\n'
+    printf 'GET / HTTP/1.1\r\n\r\n' >&"$client"
   done
   wait_until has_arrived
   echo 1040 >"$clock" # later than their time
