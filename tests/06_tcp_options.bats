@@ -33,7 +33,7 @@ setup() {
 # bats test_tags=whole
 @test "06_tcp_options: eight pipelined responses leave in 16 segments, with --nodelay" {
   start 06_tcp_options --nodelay
-  ask_at_once 8 >/dev/null
+  ask < <(requests 8) >/dev/null
   same "$(closing_line)" \
     'closed after 8 responses in 16 data segments (nodelay)'
 }
@@ -41,7 +41,7 @@ setup() {
 @test "06_tcp_options: 8 or 16 pipelined responses leave in one segment, with --cork" {
   for number in 8 16; do
     start 06_tcp_options --cork
-    ask_at_once "$number" >/dev/null
+    ask < <(requests "$number") >/dev/null
     same "$(closing_line)" \
       "closed after $number responses in 1 data segments (cork)"
   done

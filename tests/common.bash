@@ -395,7 +395,6 @@ ask() {
 
 # Prints the response to what printf makes of its arguments.
 ask_for() { # format [argument...]
-  # shellcheck disable=SC2059 # the format is the request
   printf "$@" >"$BATS_TEST_TMPDIR/asked"
   ask <"$BATS_TEST_TMPDIR/asked"
 }
@@ -404,7 +403,6 @@ ask_for() { # format [argument...]
 # makes of its arguments, if there are any.
 connect() { # [format [argument...]]
   exec {client}<>"/dev/tcp/127.0.0.1/$port" || return
-  # shellcheck disable=SC2059 # the format is what is sent
   (($# == 0)) || printf "$@" >&"$client"
 }
 
@@ -460,7 +458,6 @@ hears_nothing() {
 # Sends what printf makes of its arguments, in one piece. (bash would send each
 # line by itself.)
 send() { # format [argument...]
-  # shellcheck disable=SC2059 # the format is the request
   printf "$@" >"$BATS_TEST_TMPDIR/sent"
   cat "$BATS_TEST_TMPDIR/sent" >&"$client"
 }
@@ -538,12 +535,6 @@ answers() {
 # Prints so many requests. Each has the length of one of curl's.
 requests() { # number
   seq -f $'GET /%03.0f HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: tests\r\nAccept: */*\r\n\r' "$1"
-}
-
-# Sends so many requests in one piece, and half-closes.
-ask_at_once() { # number
-  requests "$1" >"$BATS_TEST_TMPDIR/requests"
-  ask <"$BATS_TEST_TMPDIR/requests"
 }
 
 # Prints so many responses that keep the connection.
@@ -713,14 +704,9 @@ limits_descriptors() { # name table-size
   hard=$(ulimit -Hn)
   [ "$hard" = unlimited ] || ((hard >= number)) || number=$hard
   start "$1"
-  same "$(soft_limit)" "$number"
+  same "$(prlimit --raw --noheadings -n -o SOFT -p "$pid")" "$number"
   RUN='prlimit --nofile=64:200 --' start "$1"
-  same "$(soft_limit)" 200
-}
-
-soft_limit() {
-  [[ $(<"/proc/$pid/limits") =~ 'Max open files'\ +([0-9]+) ]]
-  echo "${BASH_REMATCH[1]}"
+  same "$(prlimit --raw --noheadings -n -o SOFT -p "$pid")" 200
 }
 
 # Fails where a recv or send that says one of these errors is not made again.

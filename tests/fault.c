@@ -54,11 +54,9 @@ static bool fails(const char *name)
     if (call == NULL || strcmp(call, name) != 0 ||
         (++calls != first && calls != second))
         return false;
-    char line[128];
-    int length = snprintf(line, sizeof line, "%s() = -1 %s (%s) (INJECTED)\n",
-                          name, strerrorname_np(reason), strerror(reason));
     int log = open(log_path, O_WRONLY | O_APPEND | O_CREAT, 0600);
-    if (log == -1 || write(log, line, (size_t)length) == -1)
+    if (dprintf(log, "%s() = -1 %s (%s) (INJECTED)\n", name,
+                strerrorname_np(reason), strerror(reason)) < 0)
         abort();
     syscall(SYS_close, log);
     errno = reason;

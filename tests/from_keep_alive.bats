@@ -17,7 +17,8 @@ setup() {
 }
 
 @test "$STAGE: pipelined requests are answered in order" {
-  gives 'hellos 100' ask_at_once 100
+  requests 100 >"$BATS_TEST_TMPDIR/requests"
+  gives 'hellos 100' ask <"$BATS_TEST_TMPDIR/requests"
   same "$(grep -o '^GET /...' "$out" | sort -c && grep -c '^GET' "$out")" 100
 }
 
@@ -49,7 +50,6 @@ setup() {
   # Cut anywhere, and any number of them, they are no request.
   connect
   for i in '\r' '\n\r' '\n\n' '\r\n\r\n'; do
-    # shellcheck disable=SC2059 # an escape
     printf "$i" >&"$client"
     wait_read
   done
