@@ -222,7 +222,7 @@ start() { # name [option...]
 }
 
 start_program() { # path argument...
-  local here=$BATS_TEST_TMPDIR/$((++starts)).$BASHPID run
+  local here=$BATS_TEST_TMPDIR/$((++starts)).$BASHPID run line=
   out=${console:-$here.out} err=$here.err
   : >"$out"
   # $RUN is a command with its options, quoted where they have to be.
@@ -241,7 +241,16 @@ start_program() { # path argument...
   ) &
   pid=$!
   echo "$pid" >>"$BATS_TEST_TMPDIR/pids"
-  wait_for_port
+  wait_until listens
+  if ! alive; then
+    echo 'the server has ended, and said:'
+    timeout 1 cat "$err" "$out" || true # it may be a pipe
+    return 1
+  fi
+  port=${line%/} port=${port##*:}
+  url=http://127.0.0.1:$port/
+  wait_until is_settled >/dev/null || true # what it opens after that line counts too
+  without_clients=$(descriptors)
 }
 
 # Starts the stage with a pipe for a console, which $reader has open.
@@ -265,21 +274,6 @@ preload() { # name variable...
   tool "$1.so" >/dev/null || echo false # which ends at once
   echo "env LD_PRELOAD=$1.so LD_LIBRARY_PATH=$(printf %q "$(dirname "$(tool "$1.so")")")
     ASAN_OPTIONS=verify_asan_link_order=0 ${*:2}"
-}
-
-# Waits for the line `listening on …` in $out. Sets $port, $url, $without_clients.
-wait_for_port() {
-  local line=
-  wait_until listens
-  if ! alive; then
-    echo 'the server has ended, and said:'
-    timeout 1 cat "$err" "$out" || true # it may be a pipe
-    return 1
-  fi
-  port=${line%/} port=${port##*:}
-  url=http://127.0.0.1:$port/
-  wait_until is_settled >/dev/null || true # what it opens after that line counts too
-  without_clients=$(descriptors)
 }
 
 listens() { # and sets $line
