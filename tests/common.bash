@@ -658,12 +658,16 @@ refuses() { # name what-it-names argument...
 # Starts a program whose accept() fails on its first call, and on every second
 # one then. Fails unless that is said once, and those who wait are served.
 survives_accept() { # name
-  RUN="strace -D -o ${log@Q} -e trace=accept,accept4,$WAITS
+  RUN="strace -D -o /dev/null -e trace=accept,accept4
     -e inject=accept,accept4:error=ENFILE:when=1+2" start "$1"
   PATIENCE=3 answers # each of them a second later
   PATIENCE=3 answers
   same "$(<"$err")" "$1: accept: Too many open files in system"
-  # It is tried again a second later, not all the time.
+  # While it fails, it is tried again a second later, not all the time.
+  RUN="strace -D -o /dev/null -e trace=accept,accept4
+    -e inject=accept,accept4:error=ENOBUFS" start "$1"
+  connect
+  wait_until says 'No buffer space'
   tries=8 rests # of which strace causes some
 }
 

@@ -170,6 +170,13 @@ is_full() {
     start_crowded "$STAGE"
   # It is tried again a second later.
   tries=4 rests
+  for client in "${clients[@]}"; do
+    disconnect "$client"
+  done
+  wait_until has_descriptors "$without_clients"
+  connect_many 20 # a second time
+  wait_until has_descriptors 16
+  tries=4 rests
 }
 
 @test "$STAGE: if it cannot wait for a client's socket, it closes that client alone" {

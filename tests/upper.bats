@@ -294,7 +294,7 @@ client_has_read() { # bytes
     nc_server $part END
     run timeout 20 "$(program upper_client)" "$port" <<<hello
     same "$status" 1
-    [[ $output == *'upper_client: the server went away' ]]
+    [[ $output == 'please input: '?("$part")$'\nupper_client: the server went away' ]]
   done
 }
 
