@@ -92,6 +92,7 @@ setup() {
 # bats test_tags=whole
 @test "$STAGE: after Connection: close, in capitals or not, it answers and closes" {
   for line in 'Connection: close' 'connection:CLOSE' \
+    "A: $(printf '%02000d' 1)\r\nConnection: close" \
     'CONNECTION: upgrade, Close' 'Connection: a\r\nConnection: cLOSE' \
     'Connection : close' 'Connection:\r\n close' 'Connection: a,\n\tclose' \
     'Connection: a\r\nA: b\r\nConnection: b\r\nconnection: close'; do
@@ -102,7 +103,7 @@ setup() {
 # bats test_tags=whole
 @test "$STAGE: after HTTP/1.0, or no version, it answers and closes" {
   closes 'GET / HTTP/1.0\r\n\r\n' 'GET /\r\n\r\n' 'GET /1\r\n\r\n' \
-    'GET /HTTP/1.1\r\n\r\n' \
+    'GET /HTTP/1.1\r\n\r\n' 'GET / http/1.1\r\n\r\n' 'GET / HTTP/1.10\r\n\r\n' \
     'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n' \
     'GET /HTTP/1.1 HTTP/1.0\r\nA: HTTP/1.1\r\n\r\n'
 }
@@ -121,6 +122,7 @@ setup() {
     gives 'hello | head -c -13' \
       ask_for "HEAD / HTTP/1.1\r\n$start\r\n\r\nGET / HTTP/1.1\r\n\r\n"
   done
+  gives 'hellos 1; hello' ask_for 'GET / HTTP/1.1\r\n\r\nGET /\0 HTTP/1.1\r\n\r\n'
 }
 
 @test "$STAGE: a request with a NUL byte is the last of its connection" {
