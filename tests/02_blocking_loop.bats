@@ -25,14 +25,3 @@ load common
   same "$(grep -cE '^(recv|send)[a-z]*\(3,' "$log")" 0
   (($(grep -c '^accept[4(].*= [4-9]' "$log") >= 2))
 }
-
-# bats test_tags=whole,waits
-@test "02_blocking_loop: while accept fails, it tries once a second" {
-  local began=$SECONDS
-  RUN="strace -D -o ${log@Q} -e trace=accept,accept4
-    -e inject=accept,accept4:error=EMFILE" start 02_blocking_loop
-  nap 2
-  end_trace
-  (($(grep -c '^accept' "$log") <= SECONDS - began + 2))
-  same "$(<"$err")" '02_blocking_loop: accept: Too many open files'
-}
