@@ -666,7 +666,7 @@ survives_accept() { # name
   # While it fails, it is tried again a second later, not all the time.
   RUN="strace -D -o /dev/null -e trace=accept,accept4
     -e inject=accept,accept4:error=ENOBUFS" start "$1"
-  connect
+  connect 'GET / HTTP/1.0\n\n'
   wait_until says 'No buffer space'
   tries=8 rests # of which strace causes some
 }
