@@ -208,12 +208,12 @@ please input: '
   start upper_server
   gives 'printf "please input: %s\nplease input: \n" "$(tr a A <"$line")"' \
     talk <"$line"
-  # One who does not answer hears no more than the first chunk. (All at once,
-  # a line that is longer than the buffers would block both sides.)
-  nc_server
+  # One who does not answer all of it hears no more than the first chunk. (All at
+  # once, a line that is longer than the buffers would block both sides.)
+  nc_server HE
   in_background "$(program upper_client)" "$port" <"$line" >/dev/null 2>&1
-  wait_until [ -s "$heard" ]
-  rests "$started" # until somebody answers
+  wait_until client_has_read 2
+  rests "$started"
   same "$(wc -c <"$heard")" 1024
 }
 
@@ -221,6 +221,10 @@ please input: '
   nc_server H E L L O
   same "$(printf 'hello\nq\n' | talk)" 'please input: HELLO
 please input: '
+  local chunk
+  chunk=$(printf '%01024d' 1)
+  nc_server "${chunk:0:500}" "${chunk:500}"
+  same "$(talk <<<"$chunk"$'\nq')" "please input: $chunk"$'\nplease input: '
 }
 
 @test "upper_client: takes no more bytes for a reply than it has sent" {
