@@ -77,7 +77,7 @@ load common
 }
 
 @test "$STAGE: a socket never takes the place of a closed stdin, stdout or stderr" {
-  for closed in '<&-' '2>&-' '<&- 2>&-'; do
+  for closed in '<&-' '2>&-' '<&- 2>&-' '3</dev/null'; do # or another is open
     RUN="sh -c 'exec \"\$@\" $closed' -" start "$STAGE"
     client_in_mid_request
     [[ $(readlink "/proc/$pid/fd/"[012]) != *socket:* ]]
