@@ -109,6 +109,17 @@ is_full() {
   # Where it is told once, EAGAIN would be a lie: epoll(7).
   # shellcheck disable=SC2046 # a word, or none
   repeats_calls "$STAGE" EINTR $([[ $STEP == 0[56] ]] || echo EAGAIN)
+  [[ $STEP == 0[56] ]] || return 0
+  for call in recvfrom sendto; do # there, it goes on at the next event
+    RUN="strace -D -o /dev/null -e trace=$call -e inject=$call:error=EAGAIN:when=1" \
+      start "$STAGE"
+    connect 'POST / HTTP/1.0\n\n'
+    wait_until has_arrived
+    wait_until is_quiet
+    printf 'x' >&"$client"
+    gives hello receive
+    disconnect "$client"
+  done
 }
 
 @test "$STAGE: if its wait fails, it says so and ends" {
@@ -185,7 +196,7 @@ is_full() {
   [[ $STAGE != 03_* ]] || call=fcntl # made non-blocking
   closes_only "$STAGE" "$call" 1 'GET / HT'
   [[ $STAGE == 04_* ]] || return 0
-  closes_only "$STAGE" epoll_ctl 2 $'GET / HTTP/1.0\n\n'
+  closes_only "$STAGE" epoll_ctl 2 $'GET /closed HTTP/1.0\n\n'
   closes_only "$STAGE" epoll_ctl 3 $'POST / HTTP/1.0\n\n' "$(hello "$STAGE")"
 }
 
