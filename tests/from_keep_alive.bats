@@ -294,7 +294,7 @@ has_shown() { # number-of-requests
   [ "$(grep -c '^GET' "$out")" -eq "$1" ]
 }
 
-# bats test_tags=whole,waits_too
+# bats test_tags=whole,waits
 @test "$STAGE: it wakes up to close a client, and almost never for nothing" {
   RUN="strace -D -o ${log@Q} -e trace=$WAITS,accept4,close" \
     start_program "$(build "$STAGE" CPPFLAGS=-DIDLE_SECONDS=1)" 0
