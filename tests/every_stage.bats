@@ -330,6 +330,7 @@ client_that_still_sends() {
   stop_and_continue
   client_in_mid_request
   stop_and_continue
+  stop_and_continue
   printf 'TP/1.0\n\n' >&"$client"
   gives hello receive
   disconnect "$client"

@@ -78,6 +78,7 @@ setup() {
 
 @test "$STAGE: only a Connection field can ask for the connection's end" {
   for request in 'GET / HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\n\n' \
+    "GET /$(printf '%02000d' 1) HTTP/1.1\r\n\r\n" \
     'GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n' \
     'GET /close HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\nA: close\r\n\r\n' \
     'GET / HTTP/1.1\r\nX-Connection: close\r\n\r\n' \
@@ -93,6 +94,7 @@ setup() {
 @test "$STAGE: after Connection: close, in capitals or not, it answers and closes" {
   for line in 'Connection: close' 'connection:CLOSE' \
     "A: $(printf '%02000d' 1)\r\nConnection: close" \
+    "Connection: a$(printf '%02000d' 1), close" \
     'CONNECTION: upgrade, Close' 'Connection: a\r\nConnection: cLOSE' \
     'Connection : close' 'Connection:\r\n close' 'Connection: a,\n\tclose' \
     'Connection: a\r\nA: b\r\nConnection: b\r\nconnection: close'; do
@@ -104,6 +106,7 @@ setup() {
 @test "$STAGE: after HTTP/1.0, or no version, it answers and closes" {
   closes 'GET / HTTP/1.0\r\n\r\n' 'GET /\r\n\r\n' 'GET /1\r\n\r\n' \
     'GET /HTTP/1.1\r\n\r\n' 'GET / http/1.1\r\n\r\n' 'GET / HTTP/1.10\r\n\r\n' \
+    'GET /\r\nHTTP/1.1\r\n\r\n' \
     'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n' \
     'GET /HTTP/1.1 HTTP/1.0\r\nA: HTTP/1.1\r\n\r\n'
 }
