@@ -37,7 +37,7 @@ blames_client() {
 
 @test "01_blocking: ends with 1, and says why, when its client has gone before it is accepted" {
   start 01_blocking
-  kill -STOP "$pid"
+  stop
   resets 0 1 <<<$'GET / HTTP/1.0\n'
   kill -CONT "$pid"
   blames_client
@@ -51,7 +51,7 @@ blames_client() {
 
 @test "01_blocking: ends with 1, and says why, when it cannot send the response" {
   start 01_blocking
-  kill -STOP "$pid"
+  stop
   resets 0 1 half <<<$'GET / HTTP/1.0\n'
   kill -CONT "$pid"
   blames_client

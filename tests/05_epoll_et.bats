@@ -37,17 +37,6 @@ sendto 10'
   same "$(grep -c '^recvfrom' "$log")" 1
 }
 
-@test "05_epoll_et: clients that come together make one event, and all are served" {
-  start 05_epoll_et
-  kill -STOP "$pid"
-  connect_many 100
-  for client in "${clients[@]}"; do
-    printf 'GET / HTTP/1.0\n\n' >&"$client"
-  done
-  kill -CONT "$pid"
-  gives 'hellos 100' receive_from_each 114
-}
-
 # bats test_tags=waits
 @test "05_epoll_et: clients that come while it accepts another are served" {
   RUN="strace -D -o /dev/null -e trace=accept4 -e inject=accept4:delay_exit=200000" \
@@ -77,7 +66,7 @@ sendto 10'
   done
   # A turn is not enough for any of these.
   connect_many 4
-  kill -STOP "$pid"
+  stop
   for client in "${clients[@]}"; do
     send 'POST / HTTP/1.0\n\n%0400d' 1
   done
@@ -91,7 +80,7 @@ sendto 10'
   start 05_epoll_et
   connect
   # More than a turn reads, so that epoll is asked to say it again.
-  kill -STOP "$pid"
+  stop
   send 'POST / HTTP/1.0\n\n%020000d' 1
   wait_until has_arrived
   kill -CONT "$pid"
@@ -100,7 +89,7 @@ sendto 10'
   echo 'open descriptors, with the connection, whose client is there:'
   same "$(descriptors)" $((without_clients + 1))
   # Then the last bytes and the end at once.
-  kill -STOP "$pid"
+  stop
   send 'abc'
   disconnect "$client"
   wait_until has_sockets time-wait 1

@@ -300,11 +300,16 @@ sleeps() { # [pid]
   alive "${1:-$pid}" S
 }
 
+# Stops a program, by default the server, and waits until it is.
+stop() { # [pid]
+  kill -STOP "${1-$pid}"
+  PATIENCE=10 wait_until alive "${1-$pid}" Tt # t: strace has it
+}
+
 # As Ctrl-Z and fg do: epoll_wait(2) says EINTR then.
 stop_and_continue() { # [pid]
   wait_until sleeps "${1-$pid}"
-  kill -STOP "${1-$pid}"
-  PATIENCE=10 wait_until alive "${1-$pid}" Tt # t: strace has it
+  stop "${1-$pid}"
   kill -CONT "${1-$pid}"
 }
 
@@ -687,7 +692,7 @@ accepts_behind() { # name
 answers_the_gone() { # name request
   printf '%s' "$2" >"$BATS_TEST_TMPDIR/request"
   start "$1"
-  kill -STOP "$pid"
+  stop
   # Half-closed and then reset: to write is worth a SIGPIPE.
   resets 0 5 half <"$BATS_TEST_TMPDIR/request"
   kill -CONT "$pid"
@@ -791,7 +796,7 @@ trace_long_request() { # name
   RUN="strace -D -o ${log@Q}" start "$1"
   connect
   wait_until grep -q '^epoll_ctl(.*EPOLL_CTL_ADD, [^3],' "$log"
-  kill -STOP "$pid"
+  stop
   send 'GET /%04090d HTTP/1.0\n\n' 1
   wait_until has_arrived
   kill -CONT "$pid"

@@ -16,6 +16,17 @@ load common
   gives hello receive
 }
 
+@test "$STAGE: clients that come together are all served" {
+  start "$STAGE"
+  stop
+  connect_many 100
+  for client in "${clients[@]}"; do
+    printf 'GET / HTTP/1.1\n\n' >&"$client"
+  done
+  kill -CONT "$pid"
+  gives 'hellos 100' receive_from_each 114
+}
+
 @test "$STAGE: two requests that arrive in turns, line by line, are kept apart" {
   start "$STAGE"
   connect
@@ -41,8 +52,7 @@ A: second'
   connect 'POST / HTTP/1.0\n\n'
   wait_response # so it has begun
   wait_until sleeps
-  kill -STOP "$pid"
-  wait_until alive "$pid" Tt
+  stop
   in_background cat /dev/zero 1>&"$client" 2>/dev/null
   wait_until is_full # megabytes wait, whether cat gets the processor or not
   connect 'GET / HTTP/1.0\n\n'
@@ -65,8 +75,7 @@ is_full() {
 @test "$STAGE: it reads all that a half-closed client has sent before it closes" {
   RUN="strace -D -o ${log@Q} -e trace=recvfrom,recvmsg,read,readv" start "$STAGE"
   printf 'POST / HTTP/1.0\n\n%020000d' 1 >"$BATS_TEST_TMPDIR/sent"
-  kill -STOP "$pid"
-  wait_until alive "$pid" Tt
+  stop
   in_background ask <"$BATS_TEST_TMPDIR/sent" >/dev/null
   wait_until has_sockets close-wait 1
   kill -CONT "$pid"
@@ -206,23 +215,4 @@ is_full() {
   # O_NONBLOCK is 04000.
   same "$(find "/proc/$pid/fd" -lname 'socket:*' | sed 's,/fd/,/fdinfo/,' |
     xargs grep -L '^flags:.*[4-7]...$')" ''
-}
-
-@test "$STAGE: 4,000 clients that come and go do not make its memory grow" {
-  # ASan would keep what is freed.
-  RUN='env ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=0' start "$STAGE"
-  come_and_go 200
-  before=$(resident)
-  for _ in {1..4}; do
-    come_and_go 500
-  done
-  echo "resident: $before KB, then $(resident) KB"
-  (($(resident) - before < 1000))
-}
-
-# Lets so many clients leave in mid-request, and as many behind the response.
-come_and_go() { # number
-  resets 0 "$1" <<<'GET / HT'
-  resets 150 "$1" <<<$'GET / HTTP/1.0\n'
-  answers
 }

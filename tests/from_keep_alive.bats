@@ -274,7 +274,7 @@ ends_them_in_time() {
 # bats test_tags=whole
 @test "$STAGE: it answers requests that arrived while it was stopped" {
   start_with_clock
-  kill -STOP "$pid"
+  stop
   # More than it hears of in one turn.
   connect_many 80
   for client in "${clients[@]}"; do
@@ -283,7 +283,7 @@ ends_them_in_time() {
   wait_until has_arrived
   kill -CONT "$pid"
   wait_until has_shown 80
-  kill -STOP "$pid"
+  stop
   for client in "${clients[@]}"; do
     printf 'GET / HTTP/1.1\r\n\r\n' >&"$client"
   done

@@ -44,7 +44,7 @@ is_unharmed_by_resets() { # bytes format
   begin
   resets "$1" 20 <"$request"
   answers
-  kill -STOP "$pid"
+  stop
   resets 0 20 <"$request"
   resets 0 20 half <"$request"
   kill -CONT "$pid"

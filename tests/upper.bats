@@ -89,7 +89,7 @@ $fd: EPOLLIN"
   local clients
   connect_many 50
   wait_until has_descriptors $((without_clients + 50))
-  kill -STOP "$pid" # so that one wait brings many events
+  stop # so that one wait brings many events
   for client in "${clients[@]}"; do
     printf 'hello %d' "$client" >&"$client"
   done
