@@ -249,7 +249,8 @@ start_program() { # path argument...
   fi
   port=${line%/} port=${port##*:}
   url=http://127.0.0.1:$port/
-  wait_until is_settled >/dev/null || true # what it opens after that line counts too
+  # What it opens after that line counts too.
+  wait_until eval 'sleeps || ! alive' >/dev/null || true
   without_clients=$(descriptors)
 }
 
@@ -278,10 +279,6 @@ preload() { # name variable...
 
 listens() { # and sets $line
   { IFS= read -rt "$DEADLINE" line <"$out" && [[ $line == 'listening on '* ]]; } || ! alive
-}
-
-is_settled() {
-  sleeps || ! alive
 }
 
 # Fails unless a program runs, and is in one of these states (proc(5)), if any.

@@ -364,17 +364,13 @@ client_that_still_sends() {
   connect 'GET / HTTP/1.0\r\n\r\n'
   gives hello receive
   disconnect "$client"
-  wait_until has_time_wait
+  wait_until has_sockets time-wait 1
   kill -TERM "$pid" 2>/dev/null || true
   wait_until ended
-  has_time_wait
+  has_sockets time-wait 1
   start_program "$(program "$STAGE")" "$first"
   same "$port" "$first"
   answers
-}
-
-has_time_wait() {
-  [ -n "$(sockets time-wait)" ]
 }
 
 # bats test_tags=whole
