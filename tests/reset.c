@@ -33,9 +33,10 @@ static void reset_once(in_port_t port, const char *text, size_t length,
           "connect");
     check(length == 0 || send(fd, text, length, 0) != -1, "send");
     check(!half || shutdown(fd, SHUT_WR) == 0, "shutdown");
-    static char reply[65536];
-    if (bytes > 0)
+    if (bytes > 0) {
+        static char reply[65536];
         recv(fd, reply, bytes, MSG_WAITALL);
+    }
     /* Instead of saying that it is over, close() drops the connection. */
     struct linger linger = {.l_onoff = 1, .l_linger = 0};
     check(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0,
