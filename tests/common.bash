@@ -249,8 +249,7 @@ start_program() { # path argument...
   fi
   port=${line%/} port=${port##*:}
   url=http://127.0.0.1:$port/
-  # What it opens after that line counts too.
-  wait_until eval 'sleeps || ! alive' >/dev/null || true
+  wait_until eval 'sleeps || ! alive' >/dev/null || true # what it opens now counts too
   without_clients=$(descriptors)
 }
 

@@ -97,8 +97,7 @@ is_full() {
   wait_until has_descriptors "$before"
   wait_until sleeps
   end_trace
-  # 06 has a look now and then; epoll_pwait2() has a struct for that. In place of
-  # select(), 03 may wait with a call that is like it, or with another.
+  # 06 has a look now and then; epoll_pwait2() has a struct for that; 03 may use poll().
   local limit='(\]|0x[0-9a-f]+), [0-9]+, (-1[,)]|NULL,|0x|[1-9][0-9]{4,}[,)]|\{tv_sec=[1-9][0-9])'
   [[ $STAGE != 03_* ]] || limit+='|(\]|NULL), NULL, (NULL|\{sigmask=.*\})\) '
   # Both the first wait and the last one, which the signal has ended.

@@ -195,8 +195,7 @@ bears_those_who_never_stop() {
     wait_response
     disconnect "$client"
   done
-  # Others are inside now.
-  wait_until has_descriptors "$full"
+  wait_until has_descriptors "$full" # others are inside now
   client=${clients[62]} # who was outside
   printf '%s' "$post" >&"$client"
   wait_response
