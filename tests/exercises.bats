@@ -50,15 +50,14 @@ red_of() { # id
   sed -n '/^## Turns red$/,/^## /s/^- [a-z0-9_]*: //p' "$FOLDER/$1/answer.md"
 }
 
-# Prints something where a check is to run its proof alone, for time: the rest of
-# the suites is run once for the stage's own text, and for one other mend of it.
+# Prints something where a check is to run its proof alone, for time: `make test` runs
+# the rest on the stage's own text, and here it runs on one other mend of each source.
 proof_alone() { # id kind
   local one
-  [ -e "$FOLDER/$1/bug.patch" ] || return 0
-  [[ $2 == sound || $2 == other-* ]] || return 0
+  [[ -e $FOLDER/$1/bug.patch && $2 == @(sound|other-*) ]] || return 0
   for one in $(ids hunts); do
-    [ "$one" != "$1" ] || return 0
-    [ "$2" = sound ] || grep -q '^## Other' "$FOLDER/$one/answer.md" || continue
+    [[ $one != "$1" || $2 == sound ]] || return 0
+    grep -q '^## Other' "$FOLDER/$one/answer.md" || continue
     if [ "$(source_of "$1")" = "$(source_of "$one")" ]; then
       echo "$one"
       return
