@@ -86,7 +86,7 @@ sendto 10'
   kill -CONT "$pid"
   gives 'hello 05_epoll_et' receive
   wait_until is_quiet
-  echo 'open descriptors, with the connection, whose client is there:'
+  echo 'open descriptors, while the client is still connected:'
   same "$(descriptors)" $((without_clients + 1))
   # Then the last bytes and the end at once.
   stop

@@ -17,8 +17,7 @@ setup() {
 }
 
 @test "$STAGE: pipelined requests are answered in order" {
-  requests 100 >"$BATS_TEST_TMPDIR/requests"
-  gives 'hellos 100' ask <"$BATS_TEST_TMPDIR/requests"
+  gives 'hellos 100' ask < <(requests 100)
   same "$(grep -o '^GET /...' "$out" | sort -c && grep -c '^GET' "$out")" 100
 }
 

@@ -221,7 +221,6 @@ please input: '
   nc_server H E L L O
   same "$(printf 'hello\nq\n' | talk)" 'please input: HELLO
 please input: '
-  local chunk
   chunk=$(printf '%01024d' 1)
   nc_server "${chunk:0:500}" "${chunk:500}"
   same "$(talk <<<"$chunk"$'\nq')" "please input: $chunk"$'\nplease input: '
