@@ -477,7 +477,7 @@ start_crowded() { # name
 # True when the server's kernel has all that its clients have sent. (On a busy machine
 # even loopback takes its time.)
 has_arrived() {
-  ! ss -Htn state established "dport = :$port" | awk '{ print $2 }' | grep -qvx 0
+  ! ss -Htn state established "dst 127.0.0.1:$port" | awk '{ print $2 }' | grep -qvx 0
 }
 
 # True when a text stands on the server's stderr.
@@ -622,9 +622,10 @@ has_response() {
   read -t 0 <&"$client"
 }
 
-# Prints the server's sockets in a state, a line each.
+# Prints the server's sockets in a state, a line each. (At another address, a port of
+# the same number may be another test's.)
 sockets() { # state
-  ss -Htn state "$1" "sport = :$port"
+  ss -Htn state "$1" "src 127.0.0.1:$port"
 }
 
 has_sockets() { # state number
@@ -635,7 +636,7 @@ has_sockets() { # state number
 # is closed: TCP only asks now and then whether it has opened (persist, ss(8)).
 is_not_read() {
   ((looks += 3)) # of wait_until: one with ss takes its time
-  [[ $'\n'$(ss -Htno state established "sport = :$port") == \
+  [[ $'\n'$(ss -Htno state established "src 127.0.0.1:$port") == \
     *$'\n'[1-9]*'timer:(persist'* ]] && is_quiet
 }
 

@@ -68,7 +68,7 @@ A: second'
 # True when the client that was started last cannot send any more: it sleeps, and TCP
 # only asks now and then whether there is room.
 is_full() {
-  sleeps "$started" && [[ $(ss -Hton "dport = :$port") == *'timer:(persist'* ]]
+  sleeps "$started" && [[ $(ss -Hton "dst 127.0.0.1:$port") == *'timer:(persist'* ]]
 }
 
 # bats test_tags=whole

@@ -114,7 +114,7 @@ names_targets() { # lines
   out=$BATS_TEST_TMPDIR/out
   wait_until grep -q '^listening' "$out"
   port=$(sed -n 's,^listening.*:\([0-9]*\)/$,\1,p' "$out")
-  server=$(ss -Hltnp "sport = :$port" | sed 's/.*pid=\([0-9]*\).*/\1/')
+  server=$(ss -Hltnp "src 127.0.0.1:$port" | sed 's/.*pid=\([0-9]*\).*/\1/')
   echo "$server" >>"$BATS_TEST_TMPDIR/pids"
   curl -sS --max-time "$DEADLINE" "http://127.0.0.1:$port/"
   kill -TERM "$server"

@@ -266,7 +266,7 @@ send_words() { # file word...
   for word in "${@:2}"; do
     [ "$word" != END ] || { kill "$nc" && return; }
     # A stop, as by Ctrl-Z, ends a recv() that waits for the rest. (It may have left.)
-    talker=$(ss -Htnp "dport = :$port" | sed -n 's/.*upper_client",pid=\([0-9]*\).*/\1/p')
+    talker=$(ss -Htnp "dst 127.0.0.1:$port" | sed -n 's/.*upper_client",pid=\([0-9]*\).*/\1/p')
     [[ $sent == 0 || -z $talker ]] || stop_and_continue "$talker"
     printf '%s' "$word" >"$1"
     wait_until client_has_read $((sent += ${#word}))
@@ -274,7 +274,7 @@ send_words() { # file word...
 }
 
 client_has_read() { # bytes
-  [[ $(ss -Htni "dport = :$port") =~ ^ESTAB\ +0\ .*bytes_received:$1\  ]]
+  [[ $(ss -Htni "dst 127.0.0.1:$port") =~ ^ESTAB\ +0\ .*bytes_received:$1\  ]]
 }
 
 @test "upper_client: says so when the server goes away, at the prompt" {
