@@ -77,7 +77,7 @@ sendto 10'
 
 # bats test_tags=whole
 @test "05_epoll_et: when a client leaves right after its last bytes, the server closes too" {
-  start 05_epoll_et
+  RUN="strace -D -o ${log@Q} -e trace=$WAITS" start 05_epoll_et
   connect
   # More than a turn reads, so that epoll is asked to say it again.
   stop
@@ -86,6 +86,8 @@ sendto 10'
   kill -CONT "$pid"
   gives 'hello 05_epoll_et' receive
   wait_until is_quiet
+  echo 'seen: the server waited for a time, though bytes were there'
+  [ "$(grep -c '[^0-9][1-9][0-9]*[,)].* = 0$' "$log")" = 0 ]
   echo 'open descriptors, while the client is still connected:'
   same "$(descriptors)" $((without_clients + 1))
   # Then the last bytes and the end at once.

@@ -56,6 +56,11 @@ load common
   run timeout 20 sh -c 'exec "$0" 0 >/dev/full' "$(program "$STAGE")"
   same "$status" 1
   same "$output" "$STAGE: write: No space left on device"
+  exec {pipe}> >(:)
+  wait $!
+  run timeout 20 bash -c "exec \"\$0\" 0 >&$pipe" "$(program "$STAGE")"
+  same "$status" 1
+  same "$output" "$STAGE: write: Broken pipe"
 }
 
 @test "$STAGE: if a call fails at the start, it says so and ends" {
@@ -345,6 +350,7 @@ client_that_still_sends() {
   esac
 }
 
+# bats test_tags=waits
 @test "$STAGE: while nothing happens, it uses no CPU time" {
   local state servers=()
   for state in true silent_client client_in_mid_request \
@@ -354,7 +360,7 @@ client_that_still_sends() {
     "$state"
     servers+=("$pid")
   done
-  rests "${servers[@]}"
+  look=1.1 rests "${servers[@]}" # nor does it wake once a second
 }
 
 @test "$STAGE: it can be started again on the same port at once" {

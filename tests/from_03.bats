@@ -18,8 +18,12 @@ load common
 
 @test "$STAGE: clients that come together are all served" {
   start "$STAGE"
+  connect_many 50
+  wait_read "${clients[@]}"
+  accepted=("${clients[@]}")
   stop
-  connect_many 100
+  connect_many 50
+  clients+=("${accepted[@]}")
   for client in "${clients[@]}"; do
     printf 'GET / HTTP/1.1\n\n' >&"$client"
   done

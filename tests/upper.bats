@@ -132,6 +132,7 @@ $fd: EPOLLIN"
   # The reply is unread, so this closes with a reset.
   disconnect "$client"
   wait_until has_descriptors "$without_clients"
+  grep EPOLLERR "$out" | grep -w EPOLLHUP
   silent_client
   disconnect "$client"
   wait_until has_descriptors "$without_clients"
