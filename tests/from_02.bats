@@ -92,6 +92,8 @@ GET /2 HTTP/1.0"
 }
 
 @test "$STAGE: clients that come and go do not make its memory grow" {
+  local limit=64
+  [ "$STEP" != 02 ] || limit=1000 # a learner's has threads, whose stacks are kept
   # ASan would keep what is freed.
   RUN='env ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=0' start "$STAGE"
   [ "$STEP" = 02 ] || connect_many 100 # who stay
@@ -101,14 +103,14 @@ GET /2 HTTP/1.0"
     come_and_go
   done
   echo "resident: $before KB, then $(resident) KB"
-  (($(resident) - before < 100))
+  (($(resident) - before < limit))
 }
 
-# Lets 600 clients leave in mid-request, as many before they are answered, and as many
+# Lets 350 clients leave in mid-request, as many before they are answered, and as many
 # behind the response.
 come_and_go() {
-  resets 0 600 <<<'GET / HT'
-  resets 0 600 half <<<$'GET / HTTP/1.0\n'
-  resets 150 600 <<<$'GET / HTTP/1.0\n'
+  resets 0 350 <<<'GET / HT'
+  resets 0 350 half <<<$'GET / HTTP/1.0\n'
+  resets 150 350 <<<$'GET / HTTP/1.0\n'
   answers
 }
