@@ -14,7 +14,7 @@ setup_file() {
 # Leaves what it prints, and how it ends, in files named after the section.
 play() { # line-of-heading
   local code=0
-  DEADLINE=30 "$TOOLS/play" "$NOTES" "$1" >"$1.log" 2>&1 || code=$?
+  DEADLINE=300 "$TOOLS/play" "$NOTES" "$1" >"$1.log" 2>&1 || code=$?
   echo "$code" >"$1.code"
 }
 
