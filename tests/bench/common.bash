@@ -88,7 +88,7 @@ start_server() { # name [option...]
       ;;
     # -E: no PYTHONUNBUFFERED, so that its console costs it next to nothing.
     python) command=("$python" -E "$bench/tutorial.py" "${port[$name]}") ;;
-    *) command=("$work/${name%%--*}/${name%%--*}" "$@" "${port[$name]}") ;;
+    *) command=("$work/$name/$name" "$@" "${port[$name]}") ;;
     esac
     # shellcheck disable=SC2086 # words
     $on_server_core ${tracer-} "${command[@]}" </dev/null \
