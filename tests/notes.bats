@@ -92,27 +92,22 @@ is_timed() { # line-of-heading
 }
 
 @test "every hunk of a diff is explained in its chapter" {
-  local before=01_blocking/server.c name after from to begin end
-  for after in {02_blocking_loop,03_select,04_epoll_lt,05_epoll_et}/server.c \
-    06_tcp_options/{keep_alive,server}.c; do
-    name=${before%%_*} # what the text calls it
-    [[ $before != */keep_alive.c ]] || name=keep_alive
-    from=$(sed -n "/^### The change from $name to /=" "$NOTES")
-    to=$(sed -n "$((from + 1)),\$ { /^###/ { =; q } }" "$NOTES")
+  local name change=$BATS_TEST_TMPDIR/change after from to begin end
+  cd "$PROJECT"
+  for name in 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et keep_alive 06_tcp_options; do
+    from=$(sed -nE "/^### The change from .* to ($name|${name%%_*})\$/=" NOTES.md)
+    to=$(sed -n "$((from + 1)),\$ { /^###/ { =; q } }" NOTES.md)
+    make -s "diff-$name" DIFF='diff -u' >"$change"
+    after=$(sed -n 's/^+++ \(.*\)\t.*/\1/p' "$change")
     while IFS=, read -r begin end; do
-      "$TOOLS/references" list "$NOTES" | awk -F '\t' -v after="$after" \
-        -v from="$from" -v to="$to" -v begin="$begin" \
-        -v end=$((begin + ${end:-1})) '
-        $1 > from && $1 < to && $2 == after && $3 >= begin && $3 < end {
-          found = 1
-        }
+      "$TOOLS/references" list | awk -F '\t' -v after="$after" -v from="$from" \
+        -v to="$to" -v begin="$begin" -v end=$((begin + ${end:-1})) '
+        $1 > from && $1 < to && $2 == after && $3 >= begin && $3 < end { found = 1 }
         END { exit !found }' || {
         echo "nothing on $after, $begin,$end"
         return 1
       }
-    done < <(diff -u "$PROJECT/$before" "$PROJECT/$after" |
-      sed -n 's/^@@ .*+\([0-9,]*\) @@.*/\1/p')
-    before=$after
+    done < <(sed -n 's/^@@ .*+\([0-9,]*\) @@.*/\1/p' "$change")
   done
 }
 
