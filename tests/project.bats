@@ -214,29 +214,25 @@ functions() { # name
 }
 
 @test "no program is longer, or changes more lines, than half an hour is for" {
-  local name lines changes file before='' too_many=0 length changed
+  local name lines changes file before length changed
   # The name, the lines that it may have, and those that may differ from the
   # stage before.
   while read -r name lines changes; do
-    file=$(source_of "$name") changed=-
-    length=$(wc -l <"$file")
-    [ "$changes" = - ] ||
-      changed=$(diff "$before" "$file" | grep -c '^[<>]')
-    echo "$name: $length of $lines lines, $changed of $changes changed"
-    ((length <= lines)) || too_many=1
-    [ "$changes" = - ] || ((changed <= changes)) || too_many=1
+    file=$(source_of "$name")
+    length=$(wc -l <"$file") changed=0
+    [ -z "$changes" ] || changed=$(diff "$before" "$file" | grep -c '^[<>]')
+    echo "$name: $length of $lines lines, $changed of ${changes:-0} changed"
+    ((length <= lines && changed <= changes))
     before=$file
-  done <<'.' >"$BATS_TEST_TMPDIR/table"
-01_blocking 208 -
+  done <<'.'
+01_blocking 208
 02_blocking_loop 218 40
 03_select 308 205
 04_epoll_lt 318 82
 05_epoll_et 323 80
 keep_alive 410 145
 06_tcp_options 455 60
-upper_server 223 -
-upper_client 123 -
+upper_server 223
+upper_client 123
 .
-  cat "$BATS_TEST_TMPDIR/table"
-  [ "$too_many" -eq 0 ]
 }
