@@ -1,7 +1,5 @@
 # Which system calls a request costs.
 
-WAITS=(select pselect6 epoll_wait epoll_pwait rt_sigprocmask)
-
 measure_calls() {
   local servers=(02_blocking_loop 03_select 04_epoll_lt 05_epoll_et deferred) server
   servers+=(python nginx nginx-deferred)
@@ -27,11 +25,7 @@ count_calls() { # name requests file
 
 record_calls() { # name
   local call number
-  awk -v requests="$CALL_REQUESTS" -v apart="${WAITS[*]} write" '
-    BEGIN {
-      split(apart, word)
-      for (i in word) is_apart[word[i]]
-    }
+  awk -v requests="$CALL_REQUESTS" '
     $4 ~ /^[0-9]+$/ && $NF != "total" {
       number[$NF] += (FILENAME ~ /many$/ ? $4 : -$4) / requests
     }
@@ -39,12 +33,12 @@ record_calls() { # name
       for (name in number) {
         if (number[name] >= 0.005) print number[name], name
         all += number[name]
-        if (!(name in is_apart)) lean += number[name]
+        if (name !~ /^(select|pselect6|epoll_p?wait|rt_sigprocmask|write)$/)
+          lean += number[name]
       }
       print all, "all"
       print lean, "without the waits and write"
-    }' "$work/few" "$work/many" >"$work/calls"
-  while read -r number call; do
+    }' "$work/few" "$work/many" | while read -r number call; do
     record "$1" "$call" 'system calls per request' calls "$number"
-  done <"$work/calls"
+  done
 }
