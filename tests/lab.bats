@@ -3,8 +3,6 @@
 # here, with keys pressed and pictures taken.
 
 load common
-# shellcheck source=tests/notes/match.bash
-. "$PROJECT/tests/notes/match.bash"
 
 NOTES=$PROJECT/NOTES.md
 export DEADLINE=30
@@ -194,7 +192,7 @@ words_of() { # text
   awaits '^\[2/'
   press Enter
   wait_until terminal_shows 2 '^2\$ [a-z]'
-  same "$(terminal 1 | squeeze)" '1$'
+  same "$(terminal 1 | tr -d ' \n')" '1$'
 }
 
 @test "b begins again, with fresh terminals in a fresh network" {
@@ -207,7 +205,7 @@ words_of() { # text
   press b b
   awaits '^\[1/'
   wait_until terminal_shows 1 '^1\$ ?$'
-  same "$(terminal 1 | squeeze)" '1$'
+  same "$(terminal 1 | tr -d ' \n')" '1$'
   ((${#network[@]} == 0)) || {
     class_types 3 'ss -Htan | wc -l'
     wait_until terminal_shows 3 '^0'
