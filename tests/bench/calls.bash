@@ -1,17 +1,8 @@
 # Which system calls a request costs.
 
 measure_calls() {
-  local servers=(02_blocking_loop 03_select 04_epoll_lt 05_epoll_et deferred) server
-  servers+=(python nginx nginx-deferred)
-  while next_round "$CALL_ROUNDS" "${#servers[@]}"; do
-    for server in "${servers[@]}"; do
-      step "$server under strace, $CALL_REQUESTS requests"
-      # What it takes to start and to stop is in both, and cancels out.
-      count_calls "$server" 100 few
-      count_calls "$server" $((100 + CALL_REQUESTS)) many
-      record_calls "$server"
-    done
-  done
+  by_turns "$CALL_ROUNDS" calls_of 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
+    deferred python nginx nginx-deferred
 }
 
 # Writes a server's calls for a number of requests to $work/FILE.
@@ -23,8 +14,11 @@ count_calls() { # name requests file
   wait_until grep -q ' total$' "$work/$3"
 }
 
-record_calls() { # name
+calls_of() { # server
   local call number
+  # What it takes to start and to stop is in both, and cancels out.
+  count_calls "$1" 100 few
+  count_calls "$1" $((100 + CALL_REQUESTS)) many
   awk -v requests="$CALL_REQUESTS" '
     $4 ~ /^[0-9]+$/ && $NF != "total" {
       number[$NF] += (FILENAME ~ /many$/ ? $4 : -$4) / requests

@@ -25,34 +25,31 @@ alive() { # pid
 
 # --- Progress ----------------------------------------------------------------
 
-# Says what is done now: one line that changes, or one each in a log.
-step() { # text
-  done_steps=$((done_steps + 1))
-  local text
-  text=$(printf 'bench: %s, %d of %d: %s' "$part" "$done_steps" "$steps" "$1")
-  if [ -t 2 ]; then
-    printf '\r\033[K%s' "$text" >&2
-  else
-    echo "$text" >&2
-  fi
+# Has a command measure servers by turns, A B A B, so that what else the machine does
+# meets all of them alike. A round that would not end within the part's time is left
+# out, but for the first.
+by_turns() { # rounds command server...
+  local rounds=$1 measure=$2 server began=$SECONDS took step=0
+  shift 2
+  for ((round = 1; round <= rounds; round++)); do
+    took=$((SECONDS - began))
+    if ((round > 1 && took + took / (round - 1) > ${PART_SECONDS[$part]})); then
+      notes+=("$part: $((round - 1)) rounds of $rounds were done, for it took too long")
+      break
+    fi
+    for server; do
+      # One line that changes, or one each in a log.
+      clear_line
+      printf 'bench: %s, %d of %d: %s' "$part" $((++step)) $((rounds * $#)) "$server" >&2
+      [ -t 2 ] || echo >&2
+      "$measure" "$server"
+    done
+  done
+  clear_line
 }
 
-end_steps() {
+clear_line() {
   [ ! -t 2 ] || printf '\r\033[K' >&2
-}
-
-# True while a part has rounds left to do: A B A B, so that what else the
-# machine does meets all servers alike. A round that would not end within the
-# part's time is left out, but for the first.
-next_round() { # rounds steps-in-each
-  local took=$((SECONDS - part_began))
-  if ((round == 0)); then
-    steps=$(($1 * $2)) done_steps=0
-  elif ((round < $1 && took + took / round > ${PART_SECONDS[$part]})); then
-    notes+=("$part: $round rounds of $1 were done, for it took too long")
-    return 1
-  fi
-  ((round < $1)) && round=$((round + 1))
 }
 
 # --- Servers -----------------------------------------------------------------
@@ -119,7 +116,7 @@ stop_server() { # name
 # Ends everything that is still there. For EXIT.
 clean_up() {
   trap '' INT TERM
-  end_steps
+  clear_line
   jobs -pr | xargs -r kill 2>/dev/null
   wait 2>/dev/null
   rm -rf "$work"

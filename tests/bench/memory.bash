@@ -1,25 +1,23 @@
 # What an idle connection costs a server, in resident memory.
 
 measure_memory() {
-  local servers=(04_epoll_lt 05_epoll_et nginx) server none held before
-  while next_round "$MEMORY_ROUNDS" "${#servers[@]}"; do
-    for server in "${servers[@]}"; do
-      step "$server, $IDLE idle connections"
-      start_server "$server"
-      none=$(resident "$server")
-      hold_idle "$server" 0 "$IDLE"
-      held=$(resident "$server")
-      before=$(nanoseconds "$server")
-      sleep 1 # a second of nothing, which should cost nothing
-      record "$server" 'none idle' 'resident memory' MB "$(in_mb "$none")"
-      record "$server" "$IDLE idle" 'resident memory' MB "$(in_mb "$held")"
-      record "$server" 'each idle' 'resident memory' bytes \
-        $(((held - none) * 1024 / IDLE))
-      record "$server" "$IDLE idle" 'CPU time' 'us a second' \
-        $((($(nanoseconds "$server") - before) / 1000))
-      stop_server "$server"
-    done
-  done
+  by_turns "$MEMORY_ROUNDS" memory_of 04_epoll_lt 05_epoll_et nginx
+}
+
+memory_of() { # server
+  local none held before
+  start_server "$1"
+  none=$(resident "$1")
+  hold_idle "$1" 0 "$IDLE"
+  held=$(resident "$1")
+  before=$(nanoseconds "$1")
+  sleep 1 # a second of nothing, which should cost nothing
+  record "$1" 'none idle' 'resident memory' MB "$(in_mb "$none")"
+  record "$1" "$IDLE idle" 'resident memory' MB "$(in_mb "$held")"
+  record "$1" 'each idle' 'resident memory' bytes $(((held - none) * 1024 / IDLE))
+  record "$1" "$IDLE idle" 'CPU time' 'us a second' \
+    $((($(nanoseconds "$1") - before) / 1000))
+  stop_server "$1"
 }
 
 in_mb() { # kilobytes
