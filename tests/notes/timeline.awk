@@ -29,7 +29,16 @@ function label(from, to, top, class, words) {
     text((from + to) / 2, top + 13, words, "middle")
 }
 
-function draw_stage(    i, j, n, fd, cells, bottom, number, name) {
+function draw_stage(    i, j, n, fd, cells, bottom, number) {
+  if (stage == "") return
+  heading["02"] = "Boxes: where the server is asleep."
+  heading["03"] = sprintf("Boxes: asleep in select, and the descriptors " \
+    "handed to it. In all, %d calls were handed %d.", selects, handed)
+  heading["05"] = sprintf("Boxes: asleep in epoll_wait, handed none (%d " \
+    "calls). Marks: epoll_ctl, handed one (%d calls).", epoll_waits, told)
+  words["accept"] = "in accept"
+  words["recvfrom"] = "in recv, for the slow client"
+  words["epoll_wait"] = "in epoll_wait"
   cells = 1
   for (i = 1; i <= waits; i++) {
     n = split(fds[i], fd, " ")
@@ -70,21 +79,8 @@ function draw_stage(    i, j, n, fd, cells, bottom, number, name) {
   y += clients * ROW + 8
 }
 
-function finish() {
-  if (stage == "") return
-  heading["02"] = "Boxes: where the server is asleep."
-  heading["03"] = sprintf("Boxes: asleep in select, and the descriptors " \
-    "handed to it. In all, %d calls were handed %d.", selects, handed)
-  heading["05"] = sprintf("Boxes: asleep in epoll_wait, handed none (%d " \
-    "calls). Marks: epoll_ctl, handed one (%d calls).", epoll_waits, told)
-  words["accept"] = "in accept"
-  words["recvfrom"] = "in recv, for the slow client"
-  words["epoll_wait"] = "in epoll_wait"
-  draw_stage()
-}
-
 $1 == "stage" {
-  finish()
+  draw_stage()
   stage = $2
   clients = waits = told = handed = selects = epoll_waits = 0
   next
@@ -107,8 +103,7 @@ $1 == "client" {
 / (accept|recvfrom|pselect6|epoll_wait)\(/ {
   waits++
   from[waits] = $1
-  to[waits] = match($0, /<[0-9.]+>$/) ? \
-    $1 + substr($0, RSTART + 1, RLENGTH - 2) : 0
+  to[waits] = $NF ~ /^</ ? $1 + substr($NF, 2) : 0
   by[waits] = $2
   sub(/\(.*/, "", by[waits])
   fds[waits] = ""
@@ -125,7 +120,7 @@ $1 == "client" {
 / \+\+\+ killed/ { ended = $1 }
 
 END {
-  finish()
+  draw_stage()
   for (i = 0; i <= 8; i++) {
     at = LEFT + i / 10 * SCALE
     lines = lines sprintf("<path d=\"M%.1f 8V%d\" class=\"grid\"/>\n", at, y)
