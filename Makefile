@@ -142,13 +142,11 @@ test-faults: all
 	@SUITES=faults tests/clean tests/run $(NAMES) upper
 
 test-hostile: all
-	@tests/clean tests/need test
-	@tests/clean tests/need long
+	@tests/clean tests/need test long
 	@SUITES=hostile tests/clean tests/run $(LATER) upper
 
 test-fuzz: all
-	@tests/clean tests/need test
-	@tests/clean tests/need long
+	@tests/clean tests/need test long
 	@SUITES=fuzz tests/clean tests/sanitized $(LATER) upper
 
 test-bench test-notes test-exercises: test-%: all
