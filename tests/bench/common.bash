@@ -19,10 +19,6 @@ wait_until() {
   done
 }
 
-alive() { # pid
-  [ -e "/proc/$1" ] && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
-}
-
 # --- Progress ----------------------------------------------------------------
 
 # Has a command measure servers by turns, A B A B, so that what else the machine does
@@ -59,7 +55,7 @@ clear_line() {
 # connect would be counted, or drive the tutorial's server mad.
 listens_or_ended() { # name
   grep -q ": 0100007F:$(printf %04X "${port[$1]}") 00000000:0000 0A " /proc/net/tcp ||
-    ! alive "${pid[$1]}"
+    ! kill -0 "${pid[$1]}" 2>/dev/null
 }
 
 port_is_free() { # port
@@ -92,7 +88,7 @@ start_server() { # name [option...]
       >"${console:-/dev/null}" 2>"$work/$name.stderr" &
     pid[$name]=$! worker[$name]=$!
     wait_until listens_or_ended "$name"
-    if alive "${pid[$name]}"; then
+    if kill -0 "${pid[$name]}" 2>/dev/null; then
       [[ $name != nginx* ]] || wait_until find_worker "$name"
       own_sockets[$name]=$(sockets "$name")
       return
