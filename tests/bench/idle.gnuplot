@@ -11,9 +11,7 @@ set key right center spacing 1.4
 set bars small
 set rmargin 5
 
-results(server) = "< awk -F '\t' -v OFS='\t' '$1 == \"idle\" && " \
-  . "/per request/ && $2 == \"" . server . "\" { print $3, $6, $7, $8 }' " \
-  . "results.tsv"
+results(server) = "< grep '^idle\t" . server . "\t' results.tsv | cut -f 3,6-8"
 
 # Where select ends: the last of its points, and the highest.
 stats results('03_select') using 1 name 'IDLE' nooutput

@@ -12,9 +12,8 @@ set ytics nomirror out
 unset key
 
 # The bar is the median; the whisker reaches from the lowest to the highest.
-results(case) = "< awk -F '\t' -v OFS='\t' '$1 == \"latency\" && " \
-  . "$4 == \"time per request\" && $3 == \"" . case . "\" { " \
-  . "print $2, $6, $7, $8 }' results.tsv"
+results(case) = "< grep '\t" . case . "\ttime per request\t' results.tsv" \
+  . " | cut -f 2,6-8"
 
 set multiplot layout 1,2 \
   title 'When TCP sends what 06_tcp_options wrote (each panel its own scale)'
