@@ -1,20 +1,6 @@
 # Which system calls a request costs.
 
-measure_calls() {
-  by_turns "$CALL_ROUNDS" calls_of 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
-    deferred python nginx nginx-deferred
-}
-
-# Writes a server's calls for a number of requests to $work/FILE.
-count_calls() { # name requests file
-  rm -f "$work/$3"
-  tracer="strace -D -c -f -o $work/$3" start_server "$1"
-  ask "$1" "$2"
-  stop_server "$1"
-  wait_until grep -q ' total$' "$work/$3"
-}
-
-calls_of() { # server
+measure_calls() { # server
   local call number
   # What it takes to start and to stop is in both, and cancels out.
   count_calls "$1" 100 few
@@ -35,4 +21,13 @@ calls_of() { # server
     }' "$work/few" "$work/many" | while read -r number call; do
     record "$1" "$call" 'system calls per request' calls "$number"
   done
+}
+
+# Writes a server's calls for a number of requests to $work/FILE.
+count_calls() { # name requests file
+  rm -f "$work/$3"
+  tracer="strace -D -c -f -o $work/$3" start_server "$1"
+  ask "$1" "$2"
+  stop_server "$1"
+  wait_until grep -q ' total$' "$work/$3"
 }

@@ -19,31 +19,6 @@ wait_until() {
   done
 }
 
-# --- Progress ----------------------------------------------------------------
-
-# Has a command measure servers by turns, A B A B, so that what else the machine does
-# meets all of them alike. A round that would not end within the part's time is left
-# out, but for the first.
-by_turns() { # rounds command server...
-  local rounds=$1 measure=$2 server began=$SECONDS took step=0
-  shift 2
-  for ((round = 1; round <= rounds; round++)); do
-    took=$((SECONDS - began))
-    if ((round > 1 && took + took / (round - 1) > ${PART_SECONDS[$part]})); then
-      notes+=("$part: $((round - 1)) rounds of $rounds were done, for it took too long")
-      break
-    fi
-    for server; do
-      # One line that changes, or one each in a log.
-      clear_line
-      printf 'bench: %s, %d of %d: %s' "$part" $((++step)) $((rounds * $#)) "$server" >&2
-      [ -t 2 ] || echo >&2
-      "$measure" "$server"
-    done
-  done
-  clear_line
-}
-
 clear_line() {
   [ ! -t 2 ] || printf '\r\033[K' >&2
 }

@@ -1,11 +1,6 @@
 # What a request costs each server, in CPU time.
 
-measure_cpu() {
-  by_turns "$ROUNDS" cpu_of 02_blocking_loop 03_select 04_epoll_lt 05_epoll_et \
-    deferred nginx nginx-deferred python
-}
-
-cpu_of() { # server
+measure_cpu() { # server
   start_server "$1"
   # The first requests pay for what is only done once. The tutorial's server gets
   # none of them: ab leaves some connections that it never asked on. From then on

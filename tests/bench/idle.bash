@@ -1,10 +1,6 @@
 # What a request costs while other clients only hold their connections.
 
-measure_idle() {
-  by_turns "$ROUNDS" idle_of 03_select 04_epoll_lt 05_epoll_et
-}
-
-idle_of() { # server
+measure_idle() { # server
   local levels=("${EPOLL_LEVELS[@]}") case before=0 opened left
   [ "$1" != 03_select ] || levels=("${SELECT_LEVELS[@]}")
   start_server "$1"

@@ -1,11 +1,7 @@
 # When TCP sends what 06 wrote: how long a request takes on a connection that
 # stays open, and in how many segments its response leaves.
 
-measure_latency() {
-  by_turns "$ROUNDS" latency_of plain cork nodelay
-}
-
-latency_of() { # mode
+measure_latency() { # mode
   local case option=() script told
   [ "$1" = plain ] || option=("--$1")
   for case in 'one at a time' '16 pipelined'; do

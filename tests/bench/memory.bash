@@ -1,10 +1,6 @@
 # What an idle connection costs a server, in resident memory.
 
-measure_memory() {
-  by_turns "$MEMORY_ROUNDS" memory_of 04_epoll_lt 05_epoll_et nginx
-}
-
-memory_of() { # server
+measure_memory() { # server
   local none held before
   start_server "$1"
   none=$(resident "$1")
