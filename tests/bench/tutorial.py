@@ -52,16 +52,12 @@ def serve(listener, epoll):
                 clients.pop(fd).close()
 
 
-def main():
-    """Listens on the port, on loopback alone."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", int(sys.argv[1])))
-    listener.listen(socket.SOMAXCONN)
-    listener.setblocking(False)
-    epoll = select.epoll()
-    epoll.register(listener.fileno(), select.EPOLLIN)
-    serve(listener, epoll)
-
-
-main()
+# On loopback alone.
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(("127.0.0.1", int(sys.argv[1])))
+listener.listen(socket.SOMAXCONN)
+listener.setblocking(False)
+epoll = select.epoll()
+epoll.register(listener.fileno(), select.EPOLLIN)
+serve(listener, epoll)
