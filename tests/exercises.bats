@@ -105,7 +105,6 @@ all_end() { # code kind|kind...
 @test "every folder is whole" {
   for id in $(ids); do
     head -n 1 "$FOLDER/$id/task.md" | grep "^# $id ."
-    [ -f "$PROJECT/$(source_of "$id")" ]
     for file in Hint Answer; do
       grep "^## $file\$" "$FOLDER/$id/answer.md"
     done
