@@ -29,7 +29,7 @@ function label(from, to, top, class, words) {
     text((from + to) / 2, top + 13, words, "middle")
 }
 
-function draw_stage(    i, j, n, fd, cells, bottom, number) {
+function draw_stage(    i, j, n, fd, bottom, number) {
   if (stage == "") return
   heading["02"] = "Boxes: where the server is asleep."
   heading["03"] = sprintf("Boxes: asleep in select, and the descriptors " \
@@ -39,11 +39,6 @@ function draw_stage(    i, j, n, fd, cells, bottom, number) {
   words["accept"] = "in accept"
   words["recvfrom"] = "in recv, for the slow client"
   words["epoll_wait"] = "in epoll_wait"
-  cells = 1
-  for (i = 1; i <= waits; i++) {
-    n = split(fds[i], fd, " ")
-    if (n > cells && to[i] - from[i] >= SHORT) cells = n
-  }
   number = substr(stage, 1, 2)
   y += 20
   text(LEFT, y - 6, heading[number], "plain")
@@ -83,6 +78,7 @@ $1 == "stage" {
   draw_stage()
   stage = $2
   clients = waits = told = handed = selects = epoll_waits = 0
+  cells = 1 # one above the other, in the tallest box
   next
 }
 $1 == "client" {
@@ -114,7 +110,9 @@ $1 == "client" {
     fds[waits] = word[1]
     sub(/[^[]*/, "", fds[waits])
     gsub(/[^0-9]+/, " ", fds[waits])
-    handed += split(fds[waits], word, " ")
+    n = split(fds[waits], word, " ")
+    handed += n
+    if (n > cells && to[waits] - from[waits] >= SHORT) cells = n
   }
 }
 / \+\+\+ killed/ { ended = $1 }
