@@ -33,10 +33,6 @@ listens_or_ended() { # name
     ! kill -0 "${pid[$1]}" 2>/dev/null
 }
 
-port_is_free() { # port
-  ! grep -q ": [0-9A-F]*:$(printf %04X "$1") " /proc/net/tcp
-}
-
 # Starts a server, and waits until it listens: a stage, deferred (05 as exercise
 # 5.5 leaves it), nginx, nginx-deferred, or python (the tutorial's). $tracer, if
 # set, is put before it. $console is its stdout.
@@ -44,9 +40,9 @@ start_server() { # name [option...]
   local name=$1 tries command
   shift
   for ((tries = 0; tries < 5; tries++)); do
-    # Below the range from which the kernel takes clients' ports.
+    # A free one below the range from which the kernel takes clients' ports.
     port[$name]=$((20000 + RANDOM % 10000))
-    port_is_free "${port[$name]}" || continue
+    ! grep -q ": [0-9A-F]*:$(printf %04X "${port[$name]}") " /proc/net/tcp || continue
     case $name in
     nginx*)
       mkdir -p "$work/$name"
