@@ -5,10 +5,7 @@ load common
 
 # Leaves the test where no descriptor can be too high for an fd_set.
 can_be_overfull() {
-  local hard
-  hard=$(ulimit -Hn)
-  [ "$hard" = unlimited ] || ((hard >= 1200)) ||
-    skip "only $hard descriptors can be open here"
+  (($(ulimit -Hn) >= 1200)) || skip "only $(ulimit -Hn) descriptors can be open here"
 }
 
 # bats test_tags=whole

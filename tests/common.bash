@@ -705,9 +705,8 @@ answers_the_gone() { # name request
 # Starts a program and fails unless its limit of descriptors is the size of its
 # table, or the hard limit where that is lower.
 limits_descriptors() { # name table-size
-  local number=$2 hard
-  hard=$(ulimit -Hn)
-  [ "$hard" = unlimited ] || ((hard >= number)) || number=$hard
+  local number=$2
+  (($(ulimit -Hn) >= number)) || number=$(ulimit -Hn)
   start "$1"
   same "$(prlimit --raw --noheadings -n -o SOFT -p "$pid")" "$number"
   RUN='prlimit --nofile=64:200 --' start "$1"
