@@ -226,8 +226,7 @@ start_program() { # path argument...
   out=${console:-$here.out} err=$here.err
   : >"$out"
   # $RUN is a command with its options, quoted where they have to be.
-  eval "run=(${RUN-})"
-  declare -F "${run[0]-}" >/dev/null || run=(exec "${run[@]}")
+  eval "run=(exec ${RUN-})"
   # env would take a path with a = in it for a variable.
   [[ "${run[*]}" != *env\ * || $1 != *=* ]] || run+=(sh -c 'exec "$0" "$@"')
   (
