@@ -779,15 +779,9 @@ end_trace() {
 # wait and the end, but for the waits, what stdio does for the console and what
 # malloc() does.
 calls_of_gets() {
-  awk -F '(' '/^(epoll_p?wait|--- SIGTERM)/ {
-      begun = 1
-      for (call in since)
-        all[call] += since[call]
-      delete since
-    }
-    begun && /^[a-z]/ { since[$1]++ }
-    END { for (call in all) print call, all[call] }' "$log" |
-    grep -vE '^(epoll_p?wait|write|.*stat.*|brk|mmap|munmap|madvise) ' | sort
+  sed -nE '/^epoll_p?wait/,/^--- SIGTERM/s/^([a-z0-9_]+)\(.*/\1/p' "$log" |
+    grep -vxE 'epoll_p?wait|write|.*stat.*|brk|mmap|munmap|madvise' |
+    sort | uniq -c | awk '{ print $2, $1 }'
 }
 
 # Runs a stage under strace while a request of a little over 4 KB is served
