@@ -43,10 +43,7 @@ sendto 10'
     start 05_epoll_et
   answers
   answers
-  connect_many 3
-  for client in "${clients[@]}"; do
-    printf 'GET / HTTP/1.0\n\n' >&"$client"
-  done
+  connect_many 3 'GET / HTTP/1.0\n\n'
   gives 'hellos 3' receive_from_each 114
 }
 

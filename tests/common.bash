@@ -446,11 +446,11 @@ send() { # format [argument...]
   cat "$BATS_TEST_TMPDIR/sent" >&"$client"
 }
 
-# Connects so many clients, in $clients.
-connect_many() { # number
+# Connects so many clients, in $clients. Each sends, in turn, what connect is given.
+connect_many() { # number [format [argument...]]
   clients=()
   while ((${#clients[@]} < $1)); do
-    connect
+    connect "${@:2}"
     clients+=("$client")
   done
 }

@@ -16,10 +16,7 @@ load common
   start_on_pipe
   # A request of 8 KB is 32 KB on the console, and a pipe takes 64 KB.
   long=$(printf '\1%.0s' {1..8000})
-  for _ in 1 2 3; do
-    connect
-    send 'GET /%s HTTP/1.0\n\n' "$long"
-  done
+  connect_many 3 'GET /%s HTTP/1.0\n\n' "$long"
   wait_until sleeps_in pipe_write
   end_by TERM
 }

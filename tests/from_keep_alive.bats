@@ -275,10 +275,7 @@ ends_them_in_time() {
   start_with_clock
   stop
   # More than it hears of in one turn.
-  connect_many 80
-  for client in "${clients[@]}"; do
-    printf 'GET / HTTP/1.1\r\n\r\n' >&"$client"
-  done
+  connect_many 80 'GET / HTTP/1.1\r\n\r\n'
   wait_until has_arrived
   kill -CONT "$pid"
   wait_until has_shown 80
