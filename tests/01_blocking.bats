@@ -58,8 +58,7 @@ blames_client() {
 }
 
 @test "01_blocking: ends with 1, and says why, when it cannot accept" {
-  RUN='strace -D -o /dev/null -e trace=accept,accept4
-    -e inject=accept,accept4:error=ENFILE' start 01_blocking || true
+  RUN=$(injecting accept,accept4 error=ENFILE) start 01_blocking || true
   ends_with 1
   same "$(<"$err")" \
     '01_blocking: accept: Too many open files in system'

@@ -39,8 +39,7 @@ sendto 10'
 
 # bats test_tags=waits
 @test "05_epoll_et: clients that come while it accepts another are served" {
-  RUN="strace -D -o /dev/null -e trace=accept4 -e inject=accept4:delay_exit=200000" \
-    start 05_epoll_et
+  RUN=$(injecting accept4 delay_exit=200000) start 05_epoll_et
   answers
   answers
   connect_many 3 'GET / HTTP/1.0\n\n'

@@ -275,6 +275,11 @@ preload() { # name variable...
     ASAN_OPTIONS=verify_asan_link_order=0 ${*:2}"
 }
 
+# Starts a program in some calls of which strace does something (strace(1), -e inject).
+injecting() { # calls what
+  echo "strace -D -o /dev/null -e trace=$1 -e inject=$1:$2"
+}
+
 listens() { # and sets $line
   { IFS= read -rt "$DEADLINE" line <"$out" && [[ $line == 'listening on '* ]]; } || ! alive
 }
@@ -652,8 +657,7 @@ refuses() { # name what-it-names argument...
 # Starts a program whose accept() fails on its first call, and on every second
 # one then. Fails unless that is said once, and those who wait are served.
 survives_accept() { # name
-  RUN="strace -D -o /dev/null -e trace=accept,accept4
-    -e inject=accept,accept4:error=ENFILE:when=1+2" start "$1"
+  RUN=$(injecting accept,accept4 error=ENFILE:when=1+2) start "$1"
   PATIENCE=3 answers # each of them a second later
   PATIENCE=3 answers
   [[ $1 == 02_* ]] || { PATIENCE=3 silent_client && PATIENCE=3 answers; }
@@ -674,8 +678,7 @@ survives_accept() { # name
 accepts_behind() { # name
   local error
   for error in ECONNABORTED EINTR; do
-    RUN="strace -D -o /dev/null -e trace=accept,accept4
-      -e inject=accept,accept4:error=$error:when=1..20" start "$1"
+    RUN=$(injecting accept,accept4 error="$error:when=1..20") start "$1"
     answers # more than a turn later
     same "$(<"$err")" ''
   done
@@ -709,8 +712,7 @@ repeats_calls() { # name error...
   local error call
   for error in "${@:2}"; do
     for call in recvfrom sendto; do # alone: one may undo what the other has done
-      RUN="strace -D -o /dev/null -e trace=$call
-        -e inject=$call:error=$error:when=1" start "$1"
+      RUN=$(injecting "$call" error="$error:when=1") start "$1"
       answers
     done
   done

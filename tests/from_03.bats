@@ -110,8 +110,7 @@ is_full() {
 }
 
 @test "$STAGE: when a signal interrupts its wait, it waits again" {
-  RUN="strace -D -o /dev/null -e trace=$WAITS
-    -e inject=$WAITS:error=EINTR:when=1+2" start "$STAGE"
+  RUN=$(injecting "$WAITS" error=EINTR:when=1+2) start "$STAGE"
   answers
   answers
   same "$(<"$err")" ''
@@ -123,8 +122,7 @@ is_full() {
   repeats_calls "$STAGE" EINTR $([[ $STEP == 0[56] ]] || echo EAGAIN)
   [[ $STEP == 0[56] ]] || return 0
   for call in recvfrom sendto; do # there, it goes on at the next event
-    RUN="strace -D -o /dev/null -e trace=$call -e inject=$call:error=EAGAIN:when=1" \
-      start "$STAGE"
+    RUN=$(injecting "$call" error=EAGAIN:when=1) start "$STAGE"
     connect 'POST / HTTP/1.0\n\n'
     wait_until has_arrived
     wait_until is_quiet
@@ -135,8 +133,7 @@ is_full() {
 }
 
 @test "$STAGE: if its wait fails, it says so and ends" {
-  RUN="strace -D -o /dev/null -e trace=$WAITS
-    -e inject=$WAITS:error=ENOMEM" start "$STAGE" || true
+  RUN=$(injecting "$WAITS" error=ENOMEM) start "$STAGE" || true
   ends_with 1
   # The program may name any of the calls that wait.
   same "$(sed 's/: .*:/:/' "$err")" "$STAGE: Cannot allocate memory"
@@ -169,8 +166,7 @@ is_full() {
 @test "$STAGE: when accept fails while a client sends all the time, it tries again" {
   local number=2
   [[ $STEP != 0[56] ]] || number=3 # the second has said EAGAIN
-  RUN="strace -D -o /dev/null -e trace=accept,accept4
-    -e inject=accept,accept4:error=ENFILE:when=$number" start "$STAGE"
+  RUN=$(injecting accept,accept4 error=ENFILE:when="$number") start "$STAGE"
   connect 'POST / HTTP/1.0\n\n'
   PATIENCE=3 wait_response
   talker=$client
@@ -187,9 +183,7 @@ is_full() {
 
 @test "$STAGE: out of descriptors, it does not spin" {
   # strace ends its naps at once, if it takes any: it has to wait for events.
-  local naps=nanosleep,clock_nanosleep
-  RUN="strace -D -o /dev/null -e trace=$naps -e inject=$naps:error=EINTR" \
-    start_crowded "$STAGE"
+  RUN=$(injecting nanosleep,clock_nanosleep error=EINTR) start_crowded "$STAGE"
   # It is tried again a second later.
   tries=4 rests
   for client in "${clients[@]}"; do

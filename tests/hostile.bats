@@ -143,8 +143,7 @@ sends_all_of() { # command...
 bears_those_who_never_stop() {
   local post=$BATS_TEST_TMPDIR/post senders=()
   # With a recv() this slow, there is always more to read.
-  RUN='strace -D -o /dev/null -e trace=recvfrom
-    -e inject=recvfrom:delay_exit=200' begin
+  RUN=$(injecting recvfrom delay_exit=200) begin
   printf 'POST / HTTP/1.1\r\n\r\n' >"$post"
   sends_all_of cat "$post" /dev/zero
   sends_all_of cat "$post" /dev/zero
