@@ -686,11 +686,10 @@ accepts_behind() { # name
 
 # Starts a program, and fails unless it survives to answer clients that are gone.
 answers_the_gone() { # name request
-  printf '%s' "$2" >"$BATS_TEST_TMPDIR/request"
   start "$1"
   stop
   # Half-closed and then reset: to write is worth a SIGPIPE.
-  resets 0 5 half <"$BATS_TEST_TMPDIR/request"
+  resets 0 5 half <<<"$2"
   kill -CONT "$pid"
   answers
   wait_until has_descriptors "$without_clients"

@@ -64,7 +64,7 @@ sleeps_in() { # function
 
 @test "$STAGE: a client that has gone before it is answered does no harm" {
   answers_the_gone "$STAGE" "$(printf '%08193d' 1)" # which the console does not show
-  answers_the_gone "$STAGE" $'GET / HTTP/1.0\n\n'
+  answers_the_gone "$STAGE" $'GET / HTTP/1.0\n'
 }
 
 @test "$STAGE: the console separates requests by a line of 40 dashes" {
