@@ -45,21 +45,18 @@ wait_until() {
       echo "the server $did"
       return 1
     fi
-    nap 0.005
+    nap "0.00$((looks > 4 ? 5 : 1))"
   done
 }
 
 # Runs a client in the foreground, and ends it, with 124, when it is in vain.
 patiently() { # command...
-  local end=$((SECONDS + DEADLINE)) looks=0 turns spent code=0 started
+  local code=0 started
   in_background "$@"
-  while alive "$started"; do
-    if in_vain; then
-      kill "$started" 2>/dev/null || true
-      code=124
-    fi
-    nap "0.00$((looks > 4 ? 5 : 1))"
-  done
+  wait_until ended "$started" >/dev/null || {
+    kill "$started" 2>/dev/null || true
+    code=124
+  }
   wait "$started" 2>/dev/null || code=$((code > 0 ? code : $?))
   return "$code"
 }
