@@ -111,19 +111,13 @@ is_timed() { # line-of-heading
   done
 }
 
-@test "every link within the project leads somewhere" {
+@test "every link to a file of the project leads somewhere" {
   cd "$PROJECT"
-  # A heading's anchor: small letters, no punctuation, - for a space.
-  grep '^#' NOTES.md | sed -E 's/^#+ //; s/[^A-Za-z0-9 _-]//g; s/ /-/g' |
-    tr '[:upper:]' '[:lower:]' >"$BATS_TEST_TMPDIR/anchors"
+  # (browser.bats looks at the links to headings: the book has them all.)
   for target in $(cat NOTES.md README.md | tr '\n' ' ' |
     grep -oE '\]\([^) ]+\)' | sed 's/^](//; s/)$//; s/#L[0-9]*$//' |
     sort -u); do
-    case $target in
-    http*) ;;
-    '#'*) grep -qxF -- "${target#\#}" "$BATS_TEST_TMPDIR/anchors" ;;
-    *) [ -e "$target" ] ;;
-    esac || {
+    [[ $target == @(http|#)* || -e $target ]] || {
       echo "$target leads nowhere"
       return 1
     }
