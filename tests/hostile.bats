@@ -5,21 +5,15 @@
 
 load common
 
-# Starts the server, in a mode of 06 if $mode names one.
-begin() {
-  start "$NAME" ${mode:+"$mode"}
-}
+# What is done to 06, is done in each of its modes.
+modes=('')
+[ "$NAME" != 06_tcp_options ] || modes+=(--cork --nodelay)
 
-# Does something to the server; to 06 in each of its modes.
-in_each_mode() { # command...
-  local mode=
-  "$@"
-  [ "$NAME" = 06_tcp_options ] || return 0
-  for mode in --cork --nodelay; do
-    echo "$mode:"
-    end_by TERM
-    "$@"
-  done
+# Starts the server, in a mode of 06 if $mode names one, after the one before.
+begin() {
+  [ -z "${pid-}" ] || end_by TERM
+  echo "mode: ${mode:-none}"
+  start "$NAME" ${mode:+"$mode"}
 }
 
 # Fails unless the server is as it was, rests, and answers.
@@ -61,25 +55,24 @@ is_unharmed_by_resets() { # bytes format
   for point in '0 ' '0 GET / HT' "0 $get" "1 $get" "5 $post" "5 ${post}abc" \
     '200 POST / HTTP/1.1\r\n\r\n' "1 $many"; do
     [[ $NAME != upper_server || $point != 200* ]] || continue # says less
-    in_each_mode is_unharmed_by_resets "${point%% *}" "${point#* }"
-    end_by TERM
+    for mode in "${modes[@]}"; do
+      is_unharmed_by_resets "${point%% *}" "${point#* }"
+    done
   done
 }
 
 @test "$NAME: a reset while others are served ends none of them" {
   serves_many
-  in_each_mode shrugs_off_meanwhile
-}
-
-shrugs_off_meanwhile() {
-  begin
   printf 'POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n' >"$BATS_TEST_TMPDIR/request"
-  in_background timeout 20 "$(tool reset)" "$port" 5 2000 <"$BATS_TEST_TMPDIR/request"
-  while alive "$started"; do
-    answers
+  for mode in "${modes[@]}"; do
+    begin
+    in_background timeout 20 "$(tool reset)" "$port" 5 2000 <"$BATS_TEST_TMPDIR/request"
+    while alive "$started"; do
+      answers
+    done
+    wait "$started"
+    is_unharmed
   done
-  wait "$started"
-  is_unharmed
 }
 
 @test "$NAME: a request that breaks off at any of its bytes leaves nothing" {
@@ -100,22 +93,20 @@ shrugs_off_meanwhile() {
 # bats test_tags=whole
 @test "$NAME: one that pipelines and never reads costs nobody else anything" {
   serves_many
-  in_each_mode bears_one_who_never_reads
-}
-
-bears_one_who_never_reads() {
-  begin
   local first
-  first=$(resident)
   yes $'GET / HTTP/1.1\r\n\r' | head -c 10000000 >"$BATS_TEST_TMPDIR/requests"
-  connect
-  in_background cat "$BATS_TEST_TMPDIR/requests" 1>&"$client" 2>/dev/null
-  wait_response # so it has begun
-  wait_until has_done_its_part
-  answers
-  tries=20 rests # the kernel may find room for a little more
-  echo "resident: $first KB, then $(resident) KB"
-  (($(resident) - first < 1000))
+  for mode in "${modes[@]}"; do
+    begin
+    first=$(resident)
+    connect
+    in_background cat "$BATS_TEST_TMPDIR/requests" 1>&"$client" 2>/dev/null
+    wait_response # so it has begun
+    wait_until has_done_its_part
+    answers
+    tries=20 rests # the kernel may find room for a little more
+    echo "resident: $first KB, then $(resident) KB"
+    (($(resident) - first < 1000))
+  done
 }
 
 # True when the server sleeps, and leaves bytes unread or has ended the connection.
@@ -127,7 +118,22 @@ has_done_its_part() {
 # bats test_tags=whole
 @test "$NAME: those that never stop sending do not keep another one waiting" {
   serves_many
-  in_each_mode bears_those_who_never_stop
+  local post=$BATS_TEST_TMPDIR/post senders
+  printf 'POST / HTTP/1.1\r\n\r\n' >"$post"
+  for mode in "${modes[@]}"; do
+    senders=()
+    # With a recv() this slow, there is always more to read.
+    RUN=$(injecting recvfrom delay_exit=200) begin
+    sends_all_of cat "$post" /dev/zero
+    sends_all_of cat "$post" /dev/zero
+    sends_all_of yes $'GET / HTTP/1.1\r\n\r'
+    wait_until has_descriptors $((without_clients + 3))
+    for _ in {1..5}; do
+      answers
+    done
+    kill "${senders[@]}" 2>/dev/null || true
+    PATIENCE=3 is_unharmed
+  done
 }
 
 # Sends what a command prints, as long as it prints, and reads what comes back.
@@ -138,22 +144,6 @@ sends_all_of() { # command...
   in_background cat <&"$client" >/dev/null 2>&1
   senders+=("$started")
   disconnect "$client"
-}
-
-bears_those_who_never_stop() {
-  local post=$BATS_TEST_TMPDIR/post senders=()
-  # With a recv() this slow, there is always more to read.
-  RUN=$(injecting recvfrom delay_exit=200) begin
-  printf 'POST / HTTP/1.1\r\n\r\n' >"$post"
-  sends_all_of cat "$post" /dev/zero
-  sends_all_of cat "$post" /dev/zero
-  sends_all_of yes $'GET / HTTP/1.1\r\n\r'
-  wait_until has_descriptors $((without_clients + 3))
-  for _ in {1..5}; do
-    answers
-  done
-  kill "${senders[@]}" 2>/dev/null || true
-  PATIENCE=3 is_unharmed
 }
 
 @test "$NAME: 10,000 silent clients do not keep another one waiting" {
