@@ -272,7 +272,8 @@ preload() { # name variable...
     ASAN_OPTIONS=verify_asan_link_order=0 ${*:2}"
 }
 
-# Starts a program in some calls of which strace does something (strace(1), -e inject).
+# Prints how to start a program so that strace does something to some of its calls:
+# strace(1), -e inject.
 injecting() { # calls what
   echo "strace -D -o /dev/null -e trace=$1 -e inject=$1:$2"
 }
