@@ -62,6 +62,7 @@ sendto 10'
 
 # bats test_tags=whole
 @test "05_epoll_et: when a client leaves right after its last bytes, the server closes too" {
+  wait_until keeps_time_wait
   RUN="strace -D -o ${log@Q} -e trace=$WAITS" start 05_epoll_et
   connect
   # More than a turn reads, so that epoll is asked to say it again.

@@ -627,6 +627,15 @@ has_sockets() { # state number
   [ "$(sockets "$1" | wc -l)" -eq "$2" ]
 }
 
+# True when the kernel will keep a socket in TIME_WAIT: where there are too many, it
+# closes it at once (tcp(7), tcp_max_tw_buckets).
+keeps_time_wait() {
+  local kept most
+  read -r _ _ _ _ _ _ kept _ < <(grep ^TCP: /proc/net/sockstat)
+  read -r most </proc/sys/net/ipv4/tcp_max_tw_buckets
+  ((kept < most / 2))
+}
+
 # True when the server sleeps though a client's bytes wait, and the client's window
 # is closed: TCP only asks now and then whether it has opened (persist, ss(8)).
 is_not_read() {

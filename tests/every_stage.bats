@@ -363,6 +363,7 @@ client_that_still_sends() {
 }
 
 @test "$STAGE: it can be started again on the same port at once" {
+  wait_until keeps_time_wait
   start "$STAGE"
   first=$port
   # The side that closes first is the one in TIME_WAIT.
