@@ -90,7 +90,7 @@ in_vain() { # [looks]
 # which looks again and again, have had the processor.
 is_busy() {
   local one all name times
-  ps -e -o pid=,ppid=,stat=,comm= | awk -v test=$$ '
+  ps -eL -o pid=,ppid=,stat=,comm= | awk -v test=$$ '
     { parent[$1] = $2 }
     $3 ~ /^[RD]/ && $4 ~ /^ksoftirqd/ { found = 1 }
     $3 ~ /^[RD]/ && $4 !~ /^(ps|m?awk)$/ { busy[$1] }
@@ -576,23 +576,35 @@ rests() { # [pid...]
 # Waits until a program sleeps, and sets $turns to how often it has had the
 # processor. Fails where it works for half a second, or waits to, to the end.
 settles() { # pid
-  local spent end=$((SECONDS + DEADLINE)) most
-  read -r most _ <"/proc/$1/schedstat"
-  most=$((most + 500000000))
-  until sleeps "$1"; do
-    nap 0.005
-    read -r spent _ <"/proc/$1/schedstat"
+  local spent=0 end=$((SECONDS + DEADLINE)) most=
+  until threads_sleep "$1"; do
+    read -r _ <"/proc/$1/schedstat" # or it has ended
+    most=${most:-$((spent + 500000000))}
     if ((spent > most || SECONDS >= end)); then
       echo 'seen: the server does not come to rest, though nothing happens'
       return 1
     fi
+    nap 0.005
   done
-  read -r _ _ turns <"/proc/$1/schedstat"
+}
+
+# True when all threads and children of a program sleep. Sets $spent and $turns to how
+# long, and how often, they have had the processor.
+threads_sleep() { # pid
+  local one children time times asleep=true
+  spent=0 turns=0
+  { read -ra children <"/proc/$1/task/$1/children"; } 2>/dev/null || true
+  for one in "/proc/$1/task/"* "${children[@]/#//proc/}"; do # it may end meanwhile
+    alive "${one##*/}" SZX || asleep=false
+    { read -r time _ times <"$one/schedstat"; } 2>/dev/null || time=0 times=0
+    ((spent += time, turns += times, 1))
+  done
+  "$asleep"
 }
 
 # Prints the server's resident memory in KB.
 resident() {
-  awk '/^VmRSS:/ { print $2 }' "/proc/$pid/status"
+  awk '/^Rss:/ { print $2 }' "/proc/$pid/smaps_rollup" # exact, as VmRSS is not
 }
 
 # Waits until the server has accepted the clients on these descriptors, by

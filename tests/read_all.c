@@ -12,6 +12,7 @@
 #include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,11 +49,12 @@ static bool is_unread(int netlink, struct sockaddr_in here,
         perror("read_all: netlink");
         exit(EXIT_FAILURE);
     }
-    if (reply.head.nlmsg_type == NLMSG_ERROR)
-        return false; /* there is no such socket */
     struct inet_diag_msg *socket = NLMSG_DATA(&reply.head);
+    if (reply.head.nlmsg_type == NLMSG_ERROR ||
+        socket->idiag_state == TCP_LISTEN)
+        return false; /* there is no such socket, but for the listening one */
     return socket->idiag_rqueue > 0 ||
-           (socket->idiag_inode == 0 && socket->idiag_state == 1);
+           (socket->idiag_inode == 0 && socket->idiag_state == TCP_ESTABLISHED);
 }
 
 int main(int argc, char *argv[])
@@ -61,11 +63,11 @@ int main(int argc, char *argv[])
     socklen_t size = sizeof here;
     int unsent;
     int netlink = socket(AF_NETLINK, SOCK_DGRAM, NETLINK_SOCK_DIAG);
-    if (getsockname(STDIN_FILENO, (struct sockaddr *)&here, &size) == -1 ||
-        getpeername(STDIN_FILENO, (struct sockaddr *)&there, &size) == -1)
-        return EXIT_SUCCESS; /* it has been reset */
     for (long left = argc > 1 ? strtol(argv[1], NULL, 10) * 500 : 0; left >= 0;
          left--) {
+        if (getsockname(STDIN_FILENO, (struct sockaddr *)&here, &size) == -1 ||
+            getpeername(STDIN_FILENO, (struct sockaddr *)&there, &size) == -1)
+            return EXIT_SUCCESS; /* it has been reset */
         if (ioctl(STDIN_FILENO, SIOCOUTQ, &unsent) == 0 && unsent == 0 &&
             !is_unread(netlink, here, there))
             return EXIT_SUCCESS;

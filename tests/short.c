@@ -1,8 +1,8 @@
-/* Preloaded into a server: each recv() and send() moves a single byte; or,
- * where $FEW is set, each send() takes three at most, as it may where the
- * socket's buffer has no room for more, and leaves the last one of several for
- * another call. writev() and sendmsg() take seven. The other programs that a
- * suite runs are left alone.
+/* Preloaded into a server: each call that receives or sends moves a single
+ * byte; or, where $FEW is set, each that sends takes three at most, as it may
+ * where the socket's buffer has no room for more, and leaves the last one of
+ * several for another call. Of what comes in parts, seven are sent. The other
+ * programs that a suite runs are left alone.
  */
 #define _GNU_SOURCE
 
@@ -26,13 +26,19 @@ __attribute__((constructor)) static void look_around(void)
     few = getenv("FEW") != NULL;
 }
 
-/* NOLINTBEGIN(readability-inconsistent-declaration-parameter-name) */
+/* NOLINTBEGIN(*-parameter-name,*-identifier,*-dcl37-c) */
 
 ssize_t recv(int fd, void *buffer, size_t length, int flags)
 {
     if (is_server && !few && length > 1)
         length = 1;
     return syscall(SYS_recvfrom, fd, buffer, length, flags, NULL, NULL);
+}
+
+/* What recv() is with _FORTIFY_SOURCE=3, the default of some distributions. */
+ssize_t __recv_chk(int fd, void *buffer, size_t length, size_t size, int flags)
+{
+    return recv(fd, buffer, length < size ? length : size, flags);
 }
 
 ssize_t send(int fd, const void *buffer, size_t length, int flags)
@@ -58,6 +64,16 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
     return syscall(SYS_sendmsg, fd, &some, flags);
 }
 
+/* These two may also write to the console, which is no socket. */
+
+ssize_t write(int fd, const void *buffer, size_t length)
+{
+    ssize_t sent = send(fd, buffer, length, 0);
+    return sent == -1 && errno == ENOTSOCK
+               ? syscall(SYS_write, fd, buffer, length)
+               : sent;
+}
+
 ssize_t writev(int fd, const struct iovec *parts, int count)
 {
     struct msghdr message = {.msg_iov = (struct iovec *)parts,
@@ -68,4 +84,4 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
                : sent;
 }
 
-/* NOLINTEND(readability-inconsistent-declaration-parameter-name) */
+/* NOLINTEND(*-parameter-name,*-identifier,*-dcl37-c) */
