@@ -294,6 +294,7 @@ ended() { # [pid]
   ! alive "${1:-$pid}"
 }
 
+# shellcheck disable=SC2120 # suites do
 sleeps() { # [pid]
   alive "${1:-$pid}" S
 }
