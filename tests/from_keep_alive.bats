@@ -68,7 +68,7 @@ setup() {
 @test "$STAGE: the next request does not change the answer to this one" {
   for field in 'Connection: close' 'Content-Length: 5' \
     'Transfer-Encoding: a'; do
-    gives 'hellos 1' ask_for "GET / HTTP/1.1\r\n\r\n$field"
+    gives 'hellos 1' ask_for "GET / HTTP/1.1\r\n\r\nGET /\r\n$field"
     # It is one itself, without a version or a method.
     gives 'hellos 1; hello' \
       ask_for "GET / HTTP/1.1\r\n\r\n$field\r\n\r\n"
