@@ -196,7 +196,10 @@ send_cut() { # file where
 # it; or another stage does this.
 ends_or() { # command...
   case $STAGE in
-  01_*) ends_with 0 && same "$(<"$err")" '' ;;
+  01_*)
+    ends_with 0
+    same "$(<"$err")" ''
+    ;;
   *) "$@" ;;
   esac
 }
