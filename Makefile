@@ -199,6 +199,10 @@ lab:
 $(NAMES:%=walk-%): walk-%:
 	@tests/lab/lab $*
 
+diff-% trace-% walk-%: FORCE
+	@echo '$@ names none of $(NAMES)' \
+	    '(and 01_blocking changes nothing)' >&2; exit 1
+
 dawdlers:
 	@tests/clean tests/need lab
 	@tests/lab/dawdlers $(PORT)
