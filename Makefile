@@ -200,8 +200,8 @@ $(NAMES:%=walk-%): walk-%:
 	@tests/lab/lab $*
 
 diff-% trace-% walk-%: FORCE
-	@echo '$@ names none of $(NAMES)' \
-	    '(and 01_blocking changes nothing)' >&2; exit 1
+	@echo 'there is no $@: the stages are $(NAMES),' \
+	    'and none comes before 01_blocking' >&2; exit 1
 
 dawdlers:
 	@tests/clean tests/need lab

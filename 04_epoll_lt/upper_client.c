@@ -108,7 +108,7 @@ int main(int argc, char *argv[])
     for (;;) {
         fputs("please input: ", stdout);
         check(poll(waits, 2, -1), "poll");
-        if (waits[1].revents != 0) /* an end, or a reply too much */
+        if (waits[1].revents != 0) /* the server closed, or said more */
             fail_server();
         ssize_t length = getline(&line, &size, stdin);
         if (length > 0 && line[length - 1] == '\n')

@@ -31,7 +31,7 @@ blames_client() {
 }
 
 @test "01_blocking: ends with 1, and says why, when its client has gone before it is accepted" {
-  for half in '' half; do # which gets as far as the response
+  for half in '' half; do # after half, it is the response that cannot be sent
     start 01_blocking
     stop
     # shellcheck disable=SC2086 # a word, or none

@@ -130,6 +130,7 @@ in_words() { # command...
   listens) echo 'the server says where it listens' ;;
   is_not_read) echo 'the server sleeps, and leaves unread what the client sends' ;;
   has_arrived) echo 'what the clients have sent has arrived' ;;
+  keeps_time_wait) echo 'the kernel has room for sockets in TIME_WAIT' ;;
   is_full) echo 'the client cannot send any more' ;;
   console_shows) echo "the console shows: $2" ;;
   grep) echo "a line has: ${*:(-2):1}" ;;

@@ -67,7 +67,7 @@ sleeps_in() { # function
   answers_the_gone "$STAGE" $'GET / HTTP/1.0\n'
 }
 
-@test "$STAGE: the console shows each request as it came, after a line of 40 dashes" {
+@test "$STAGE: the console shows each request after a line of 40 dashes" {
   start "$STAGE"
   ask_for 'GET /1 HTTP/1.0\n\nmore' >/dev/null
   ask_for 'GET /2 HTTP/1.0\n\n' >/dev/null

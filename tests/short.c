@@ -1,8 +1,8 @@
 /* Preloaded into a server: each call that receives or sends moves a single
  * byte; or, where $FEW is set, each that sends takes three at most, as it may
  * where the socket's buffer has no room for more, and leaves the last one of
- * several for another call. Of what comes in parts, seven are sent. The other
- * programs that a suite runs are left alone.
+ * several for another call. writev() and sendmsg() take seven at most. The
+ * other programs that a suite runs are left alone.
  */
 #define _GNU_SOURCE
 
