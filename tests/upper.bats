@@ -58,6 +58,14 @@ talk() {
   RUN=$(preload short FEW=yes) start upper_server
   connect 'hello, world'
   gives 'printf HELLO,\ WORLD' receive_bytes 12
+  # Meanwhile, it waits for nothing else, though a client has half-closed.
+  stop
+  printf 'hello, world' >"$BATS_TEST_TMPDIR/sent"
+  in_background ask <"$BATS_TEST_TMPDIR/sent" >/dev/null
+  wait_until has_sockets close-wait 1
+  kill -CONT "$pid"
+  wait_until ended "$started"
+  ! grep 'EPOLLOUT.*EPOLLRDHUP' "$out"
 }
 
 # bats test_tags=whole
