@@ -138,8 +138,10 @@ load common
 # Sends a file in two pieces: the first has been read before the second comes.
 send_cut() { # file where
   connect
-  head -c "$2" "$1" >&"$client"
-  wait_read
+  if (($2 > 0)); then
+    head -c "$2" "$1" >&"$client"
+    wait_read
+  fi
   dd status=none bs=64k iflag=skip_bytes skip="$2" if="$1" >&"$client"
 }
 
