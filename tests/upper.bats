@@ -65,7 +65,7 @@ talk() {
   wait_until has_sockets close-wait 1
   kill -CONT "$pid"
   wait_until ended "$started"
-  ! grep 'EPOLLOUT.*EPOLLRDHUP' "$out"
+  same "$(grep 'EPOLLOUT.*EPOLLRDHUP' "$out")" ''
 }
 
 # bats test_tags=whole
