@@ -6,11 +6,9 @@ set xrange [0:*]
 set yrange [*:*] reverse
 set offsets 0, graph 0.1, 0.3, 0.3
 set style fill solid border lt -1
-set xtics nomirror out
-set ytics nomirror scale 0
+set ytics scale 0
 set lmargin 19
 set title offset -5
-unset key
 
 # The bar is the median, light for what the stages are compared with; the
 # whisker reaches from the lowest to the highest.

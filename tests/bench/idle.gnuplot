@@ -6,7 +6,6 @@ set xlabel 'idle connections'
 set ylabel 'CPU time per request, microseconds'
 set xrange [0:*]
 set yrange [0:*]
-set tics nomirror out
 set key right center spacing 1.4
 set bars small
 set rmargin 5

@@ -7,9 +7,7 @@ set xrange [-0.6:2.6]
 set offsets 0, 0, graph 0.12, 0
 set style fill solid 0.35 border lt -1
 set boxwidth 0.6
-set xtics nomirror scale 0
-set ytics nomirror out
-unset key
+set xtics scale 0
 
 # The bar is the median; the whisker reaches from the lowest to the highest.
 results(case) = "< grep '\t" . case . "\ttime per request\t' results.tsv" \
