@@ -120,31 +120,36 @@ hear() { # read-option...
   ((code <= 128)) || neglected=$((neglected + 1))
 }
 
+# Sends a file, reads the response as far as the options say, and then sends $more, if
+# it is set. Fails unless the response ends with these words.
+exchange() { # file words read-option...
+  send "$1" && hear "${@:3}"
+  printf '%s' "${more-}" >&"$client"
+  disconnect "$client"
+  [[ $response == *"$2" ]]
+}
+
 get() {
   if [ "$NAME" = upper_server ]; then
-    if send get; then hear -N 5; fi
-    disconnect "$client"
-    [ "$response" = HELLO ]
-    return
+    exchange get HELLO -N 5
+  else
+    exchange get 'Hello, world!' -d ''
   fi
-  if send get; then hear -d ''; fi
-  disconnect "$client"
-  [[ $response == *'Hello, world!' ]]
 }
 
 # Goes on sending when it has its response.
 post() {
-  if send post; then hear -d ''; fi
-  printf 'xx' >&"$client"
-  disconnect "$client"
-  [[ $response == *'Hello, world!' ]]
+  more=xx exchange post 'Hello, world!' -d ''
 }
 
 # Does not wait for the response's end.
 leave() {
-  if send post; then hear -d '!'; fi
-  disconnect "$client"
-  [[ $response == *'Hello, world' ]]
+  exchange post 'Hello, world' -d '!'
+}
+
+# Keeps the connection until it has its response.
+keep() {
+  exchange keep 'Hello, world!' -N 114
 }
 
 # Sends more than the server reads in a turn, and goes on when it has its
@@ -158,13 +163,6 @@ flood() {
     code=$?
   disconnect "$client"
   [[ $response == *'Hello, world' ]] && return "$code"
-}
-
-# Keeps the connection until it has its response.
-keep() {
-  if send keep; then hear -N 114; fi
-  disconnect "$client"
-  [[ $response == *'Hello, world!' ]]
 }
 
 # While it is not answered, it sends more, and somebody else connects.
