@@ -93,15 +93,6 @@ is_picture() { # name
   done
 }
 
-@test "what is missing is named, with its package, before anything is measured" {
-  mkdir "$BATS_TEST_TMPDIR/bin"
-  ln -s /usr/bin/* "$BATS_TEST_TMPDIR/bin"
-  rm "$BATS_TEST_TMPDIR/bin/"{ab,wrk}
-  PATH=$BATS_TEST_TMPDIR/bin run -1 bench calls
-  same "${#lines[@]}" 1
-  [[ $output == 'missing: ab '*'; to install: apt-get install apache2-utils '*wrk ]]
-}
-
 @test "a word that is no part is refused, with the usage" {
   run -2 bench cpus
   [[ $output == *'usage: run '*'cpu idle memory calls latency'* ]]

@@ -293,14 +293,6 @@ words_of() { # text
   nothing_is_left
 }
 
-@test "what to install is said where tmux is missing" {
-  ln -s /usr/bin/* "$BATS_TEST_TMPDIR/bin"
-  rm "$BATS_TEST_TMPDIR/bin/tmux"
-  PATH=$BATS_TEST_TMPDIR/bin run -2 make -s -C "$PROJECT" walk-01_blocking
-  same "${lines[0]}" 'missing: tmux; to install: apt-get install tmux'
-  [[ ${lines[1]} == make* ]]
-}
-
 @test "a taken port is said before a walk begins" {
   printf '#!/bin/sh\nexit 1\n' >"$BATS_TEST_TMPDIR/bin/unshare"
   open 80 24 "nc -l 127.0.0.1 8080 & until ss -Hltn 'sport = 8080' | grep -q .; \

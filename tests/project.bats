@@ -143,13 +143,17 @@ names_targets() { # lines
 
 @test "a missing tool is named, with its package, before anything runs" {
   mkdir "$BATS_TEST_TMPDIR/bin"
-  for tool in awk bash curl gcc make grep env clang git strace; do
+  for tool in awk bash curl gcc make grep env clang git strace dirname mktemp rm xargs; do
     ln -s "$(command -v "$tool")" "$BATS_TEST_TMPDIR/bin/"
   done
-  PATH=$BATS_TEST_TMPDIR/bin run tests/need test
-  same "$status" 1
+  PATH=$BATS_TEST_TMPDIR/bin run -1 tests/need test
   same "$output" "missing: bats cmp nc prlimit ps ss file; to install: apt-get \
 install bats diffutils netcat-openbsd util-linux procps iproute2 file"
+  PATH=$BATS_TEST_TMPDIR/bin run -1 tests/bench/run
+  same "${#lines[@]}" 1
+  [[ $output == 'missing: pgrep ab '*'; to install: apt-get install procps apache2-utils '* ]]
+  PATH=$BATS_TEST_TMPDIR/bin run -2 make -s walk-01_blocking
+  [[ ${lines[0]} == 'missing: '*' tmux '*'; to install: '*' tmux '* && ${lines[1]} == make* ]]
 }
 
 @test "a bats that is too old is named before anything runs" {
