@@ -151,9 +151,9 @@ names_targets() { # lines
 install bats diffutils netcat-openbsd util-linux procps iproute2 file"
   PATH=$BATS_TEST_TMPDIR/bin run -1 tests/bench/run
   same "${#lines[@]}" 1
-  [[ $output == 'missing: pgrep ab '*'; to install: apt-get install procps apache2-utils '* ]]
+  [[ $output == 'missing: pgrep ss ab '*'; to install: '*' procps iproute2 apache2-utils '* ]]
   PATH=$BATS_TEST_TMPDIR/bin run -2 make -s walk-01_blocking
-  [[ ${lines[0]} == 'missing: '*' tmux '*'; to install: '*' tmux '* && ${lines[1]} == make* ]]
+  [[ ${lines[0]} == 'missing: '*' tmux '*'; to install: '*' tmux '* ]]
 }
 
 @test "a bats that is too old is named before anything runs" {

@@ -3,7 +3,6 @@
 # by notes/threads.
 
 declare -A pid=() port=() worker=() # of each server that runs
-declare -A own_sockets=()           # those it has without clients
 
 fail() { # text
   echo "bench: $1" >&2
@@ -25,12 +24,10 @@ clear_line() {
 
 # --- Servers -----------------------------------------------------------------
 
-# The kernel's table of sockets says whether one listens: the console does not
-# (it is /dev/null, the cheapest there is), and a client that only tries to
-# connect would be counted, or drive the tutorial's server mad.
+# Asks the kernel, for the console does not say it (it is /dev/null, the cheapest there
+# is), and a client would be counted, or drive the tutorial's server mad.
 listens_or_ended() { # name
-  grep -q ": 0100007F:$(printf %04X "${port[$1]}") 00000000:0000 0A " /proc/net/tcp ||
-    ! kill -0 "${pid[$1]}" 2>/dev/null
+  ss -Hltn "sport = :${port[$1]}" | grep -q . || ! kill -0 "${pid[$1]}" 2>/dev/null
 }
 
 # Starts a server, and waits until it listens: a stage, deferred (05 as exercise
@@ -42,7 +39,7 @@ start_server() { # name [option...]
   for ((tries = 0; tries < 5; tries++)); do
     # A free one below the range from which the kernel takes clients' ports.
     port[$name]=$((20000 + RANDOM % 10000))
-    ! grep -q ": [0-9A-F]*:$(printf %04X "${port[$name]}") " /proc/net/tcp || continue
+    ! ss -Htan "sport = :${port[$name]}" | grep -q . || continue
     case $name in
     nginx*)
       mkdir -p "$work/$name"
@@ -61,7 +58,6 @@ start_server() { # name [option...]
     wait_until listens_or_ended "$name"
     if kill -0 "${pid[$name]}" 2>/dev/null; then
       [[ $name != nginx* ]] || wait_until find_worker "$name"
-      own_sockets[$name]=$(sockets "$name")
       return
     fi
   done
@@ -98,10 +94,6 @@ nanoseconds() { # name
 # Prints how much of a server's memory is resident, in KB.
 resident() { # name
   awk '/^Rss:/ { print $2 }' "/proc/${worker[$1]}/smaps_rollup"
-}
-
-sockets() { # name
-  find "/proc/${worker[$1]}/fd" -lname 'socket:*' | wc -l
 }
 
 # --- Clients -----------------------------------------------------------------
@@ -157,7 +149,7 @@ hold_idle() { # name before number
 }
 
 has_idle() { # name number
-  (($(sockets "$1") - ${own_sockets[$1]} == $2))
+  (($(ss -Htnp "sport = :${port[$1]}" | grep -c pid=) == $2)) # others are in the backlog
 }
 
 # --- Numbers -----------------------------------------------------------------
