@@ -217,24 +217,13 @@ complaint() { # call
   echo "$NAME: $call: $reason"
 }
 
-# Fails unless the program ends at its start in the way that it should.
-ends_at_start() { # option call
-  local code=0 run
-  err=$BATS_TEST_TMPDIR/err
-  eval "run=(${RUN/ -D/})"
-  # shellcheck disable=SC2086 # an option, or none
-  timeout "$DEADLINE" "${run[@]}" "$(program "$NAME")" ${1#:} 0 \
-    >/dev/null 2>"$err" </dev/null || code=$?
-  same "$(<"$err")" "$(complaint "$2")"
-  same "$code" 1
-}
-
-# Fails unless the program ends in the way that it should when it has clients.
-ends_later() { # option call client
-  start_with "$1" || ! alive # it may end at once
+# Fails unless the program ends in the way that it should, at its start or when it has
+# clients.
+ends() { # option call client
   local i
+  start_with "$1" || ! alive
   for ((i = 0; i < CLIENTS; i++)); do
-    "$3" || ! alive || continue
+    ! alive || "$3" || true
   done 2>/dev/null
   ends_with 1
   wait_until grep -q INJECTED "$log"
@@ -280,10 +269,8 @@ goes_on() { # option call occurrences client outcome
 
 try_case() { # option call occurrences client outcome error
   make_fail "$2" "$3" "$6"
-  if [ "$4" = - ]; then
-    ends_at_start "$1" "$2"
-  elif [ "$5" = ends ]; then
-    ends_later "$1" "$2" "$4"
+  if [ "$5" = ends ]; then
+    ends "$1" "$2" "$4"
   else
     goes_on "$1" "$2" "$3" "$4" "$5"
   fi
