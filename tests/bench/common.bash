@@ -4,7 +4,8 @@
 
 declare -A pid=() port=() worker=() # of each server that runs
 
-fail() { # text
+fail() { # text [file-that-says-more]
+  [ -z "${2-}" ] || cat "$2" >&2
   echo "bench: $1" >&2
   exit 1
 }
@@ -61,8 +62,7 @@ start_server() { # name [option...]
       return
     fi
   done
-  cat "$work/$name.stderr" >&2
-  fail "$name does not start"
+  fail "$name does not start" "$work/$name.stderr"
 }
 
 # It is nginx's worker that serves, not the process that was started. It has
@@ -103,20 +103,14 @@ resident() { # name
 run_load() { # command...
   # shellcheck disable=SC2086 # words
   timeout 60 $on_client_core "$@" >"$work/load" 2>&1 &
-  wait $! || {
-    cat "$work/load" >&2
-    fail "$1 has failed"
-  }
+  wait $! || fail "$1 has failed" "$work/load"
 }
 
 # Sends a number of requests, a connection for each, 50 at once.
 ask() { # name requests
   run_load ab -q -n "$2" -c 50 "http://127.0.0.1:${port[$1]}/"
   [[ $(sed -n 's/^\(Complete\|Failed\) requests: *//p' "$work/load") == \
-    "$2"$'\n0' ]] || {
-    cat "$work/load" >&2
-    fail "$1 did not answer all requests"
-  }
+    "$2"$'\n0' ]] || fail "$1 did not answer all requests" "$work/load"
 }
 
 # Sends requests as ask does, and records the server's CPU time for each.
