@@ -7,20 +7,13 @@
 #define _POSIX_C_SOURCE 200809L
 
 #include <arpa/inet.h>
+#include <err.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-static void check(int succeeded, const char *call)
-{
-    if (succeeded)
-        return;
-    perror(call);
-    exit(EXIT_FAILURE);
-}
 
 static void reset_once(in_port_t port, const char *text, size_t length,
                        size_t bytes, bool half)
@@ -29,19 +22,22 @@ static void reset_once(in_port_t port, const char *text, size_t length,
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons(port);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    check(connect(fd, (struct sockaddr *)&address, sizeof address) == 0,
-          "connect");
-    check(length == 0 || send(fd, text, length, 0) != -1, "send");
-    check(!half || shutdown(fd, SHUT_WR) == 0, "shutdown");
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) == -1)
+        err(EXIT_FAILURE, "connect");
+    if (length > 0 && send(fd, text, length, 0) == -1)
+        err(EXIT_FAILURE, "send");
+    if (half && shutdown(fd, SHUT_WR) == -1)
+        err(EXIT_FAILURE, "shutdown");
     if (bytes > 0) {
         static char reply[65536];
         recv(fd, reply, bytes, MSG_WAITALL);
     }
     /* Instead of saying that it is over, close() drops the connection. */
     struct linger linger = {.l_onoff = 1, .l_linger = 0};
-    check(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0,
-          "setsockopt");
-    check(close(fd) == 0, "close");
+    if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == -1)
+        err(EXIT_FAILURE, "setsockopt");
+    if (close(fd) == -1)
+        err(EXIT_FAILURE, "close");
 }
 
 int main(int argc, char *argv[])
