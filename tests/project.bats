@@ -151,7 +151,7 @@ names_targets() { # lines
 install bats diffutils netcat-openbsd util-linux procps iproute2 file"
   PATH=$BATS_TEST_TMPDIR/bin run -1 tests/bench/run
   same "${#lines[@]}" 1
-  [[ $output == 'missing: pgrep ss ab '*'; to install: '*' procps iproute2 apache2-utils '* ]]
+  [[ $output == 'missing: pgrep ss ab '*' install procps iproute2 apache2-utils '* ]]
   PATH=$BATS_TEST_TMPDIR/bin run -2 make -s walk-01_blocking
   [[ ${lines[0]} == 'missing: '*' tmux '*'; to install: '*' tmux '* ]]
 }
@@ -160,8 +160,7 @@ install bats diffutils netcat-openbsd util-linux procps iproute2 file"
   mkdir "$BATS_TEST_TMPDIR/bin"
   printf '#!/bin/sh\necho Bats 1.2.1\n' >"$BATS_TEST_TMPDIR/bin/bats"
   chmod +x "$BATS_TEST_TMPDIR/bin/bats"
-  PATH=$BATS_TEST_TMPDIR/bin:$PATH run tests/need test
-  same "$status" 1
+  PATH=$BATS_TEST_TMPDIR/bin:$PATH run -1 tests/need test
   [[ $output == 'bats 1.2 is too old: 1.8 or later is needed'* ]]
 }
 
