@@ -615,7 +615,7 @@ wait_read() { # [descriptor...]
   local one
   read_all=${read_all-$(tool read_all)}
   for one in "${@-$client}"; do
-    patiently "$read_all" "$DEADLINE" <&"$one" || {
+    patiently "$read_all" <&"$one" || {
       echo 'waited in vain until: the server has read all that was sent'
       return 1
     }
