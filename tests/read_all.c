@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 
+#include <err.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
@@ -13,7 +14,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -44,10 +44,8 @@ static bool is_unread(int netlink, struct sockaddr_in here,
         char bytes[8192]; // cppcheck-suppress unusedStructMember
     } reply;
     if (send(netlink, &request, sizeof request, 0) == -1 ||
-        recv(netlink, &reply, sizeof reply, 0) == -1) {
-        perror("read_all: netlink");
-        exit(EXIT_FAILURE);
-    }
+        recv(netlink, &reply, sizeof reply, 0) == -1)
+        err(EXIT_FAILURE, "netlink");
     struct inet_diag_msg *socket = NLMSG_DATA(&reply.head);
     if (reply.head.nlmsg_type == NLMSG_ERROR ||
         socket->idiag_state == TCP_LISTEN)
