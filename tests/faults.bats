@@ -101,9 +101,8 @@ end() {
 
 # Starts the program with an option, or none.
 start_with() { # option-or-colon
-  local options=("$1")
-  [ "$1" = : ] && options=()
-  start "$NAME" "${options[@]}"
+  [ "$1" != : ] || set --
+  start "$NAME" "$@"
 }
 
 # --- Clients: each fails where it is not answered -------------------------
