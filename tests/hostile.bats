@@ -195,13 +195,14 @@ sends_all_of() { # command...
   printf '%s\nHEAD / HTTP/1.1\r\n\r\n' "$(requests 7)" >"$BATS_TEST_TMPDIR/requests"
   mode=--cork begin
   connect
-  began=${EPOCHREALTIME/[^0-9]/}
+  quickest=1000000 # microseconds, of ten, on a machine that may be busy
   for _ in {1..10}; do
+    began=${EPOCHREALTIME/[^0-9]/}
     cat "$BATS_TEST_TMPDIR/requests" >&"$client" # in one piece
     timeout "$DEADLINE" head -c $((8 * 101 + 7 * 13)) <&"$client" # heads, bodies
+    took=$((${EPOCHREALTIME/[^0-9]/} - began))
+    quickest=$((took < quickest ? took : quickest))
   done
-  took=$((${EPOCHREALTIME/[^0-9]/} - began))
-  # A cork lasts 200 ms, and then is no more.
-  echo "ten took $took microseconds"
-  ((took < 1000000))
+  echo "microseconds: $quickest"
+  ((quickest < 150000)) # a cork lasts 200 ms, and then is no more
 }
