@@ -51,9 +51,7 @@ static bool is_unread(int netlink, struct sockaddr_in here,
         socket->idiag_state == TCP_LISTEN)
         return false; /* there is no such socket, but for the listening one */
     return socket->idiag_rqueue > 0 ||
-           (socket->idiag_inode == 0 &&
-            (socket->idiag_state == TCP_ESTABLISHED ||
-             socket->idiag_state == TCP_SYN_RECV)); /* its last ACK is late */
+           (socket->idiag_inode == 0 && socket->idiag_state == TCP_ESTABLISHED);
 }
 
 int main(void)
