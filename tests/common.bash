@@ -406,7 +406,7 @@ connect() { # [format [argument...]]
 # Fails where it has not come to an end (124), or to one that is a reset.
 receive() {
   local end=$((SECONDS + DEADLINE)) looks=0 turns spent
-  local part code said=$BATS_TEST_TMPDIR/receive
+  local part code said=$BATS_TEST_TMPDIR/receive.$BASHPID # others may be beside it
   while :; do
     code=0 part='' # bash leaves it as it was where the connection is reset
     IFS= read -rd '' -t 0.1 part <&"$client" 2>"$said" || code=$?
@@ -500,7 +500,8 @@ disconnect() { # descriptor
 
 # Fails unless the server answers a fresh client.
 answers() {
-  local client reply request='GET / HTTP/1.0\r\n\r\n'
+  local client reply file=$BATS_TEST_TMPDIR/reply.$BASHPID
+  local request='GET / HTTP/1.0\r\n\r\n'
   [ "$STAGE" != upper ] || request=hello
   connect "$request"
   if [ "$STAGE" = upper ]; then
@@ -508,11 +509,11 @@ answers() {
     same "$reply" HELLO
   else
     # A reset is another test's affair.
-    receive >"$BATS_TEST_TMPDIR/reply" || (($? != 124)) || {
+    receive >"$file" || (($? != 124)) || {
       echo 'seen: the server does not end the connection'
       return 1
     }
-    IFS= read -rd '' reply <"$BATS_TEST_TMPDIR/reply" || true # to its end
+    IFS= read -rd '' reply <"$file" || true # to its end
     same "${reply##*$'\n'}" 'Hello, world!'
   fi
   disconnect "$client"
