@@ -11,7 +11,8 @@ FOLDER=$PROJECT/tests/exercises
 # shows and hides, which play the transcript of a hunt, with its bug and without.
 # With $IDS, only those are looked at.
 setup_file() {
-  export TMPDIR=$BATS_FILE_TMPDIR CHECK_SECONDS=200 SLOW_LAST=yes
+  export TMPDIR=$BATS_FILE_TMPDIR TOOLS=$BATS_FILE_TMPDIR/tools
+  export CHECK_SECONDS=200 SLOW_LAST=yes
   local id kind
   while read -r id kind; do
     while (($(jobs -r | wc -l) >= ${JOBS:-6})); do
