@@ -62,7 +62,7 @@ sendto 10'
 
 # bats test_tags=whole
 @test "05_epoll_et: when a client leaves right after its last bytes, the server closes too" {
-  wait_until keeps_time_wait
+  wait_until keeps_time_wait || skip 'there is no room for sockets in TIME_WAIT'
   RUN="strace -D -o ${log@Q} -e trace=$WAITS" start 05_epoll_et
   connect
   # More than a turn reads, so that epoll is asked to say it again.
@@ -72,7 +72,7 @@ sendto 10'
   kill -CONT "$pid"
   gives 'hello 05_epoll_et' receive
   wait_until is_quiet
-  if grep '[^0-9][1-9][0-9]*[,)].* = 0$' "$log"; then
+  if grep -E ', [1-9][0-9]*(, NULL, 8)?\) += 0$|tv_n?sec=[1-9].* = 0$' "$log"; then
     echo 'seen: the server waited for a time, though bytes were there'
     return 1
   fi

@@ -190,11 +190,11 @@ same_bytes() { # file file
 # Prints where one of the suites' own programs in C stands: NAME or NAME.so. Where it
 # does not stand in $TOOLS yet, it is built, while others that want it wait.
 tool() { # name
-  local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 source=$PROJECT/tests/${1%.so}.c options=()
+  local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 options=()
   [[ $1 != *.so ]] || options=(-shared -fPIC)
-  [ "$made" -nt "$source" ] || flock "$made.lock" sh -c \
-    '[ "$0" -nt "$1" ] || { shift; "$@" "$0.new" && mv "$0.new" "$0"; }' "$made" \
-    "$source" gcc "${options[@]}" "$source" -o >&2
+  [ -e "$made" ] || flock "$made.lock" sh -c \
+    '[ -e "$0" ] || { "$@" "$0.new" && mv "$0.new" "$0"; }' "$made" \
+    gcc "${options[@]}" "$PROJECT/tests/${1%.so}.c" -o >&2
   [ -e "$made" ] && echo "$made"
 }
 

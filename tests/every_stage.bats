@@ -368,7 +368,7 @@ client_that_still_sends() {
 }
 
 @test "$STAGE: it can be started again on the same port at once" {
-  wait_until keeps_time_wait
+  wait_until keeps_time_wait || skip 'there is no room for sockets in TIME_WAIT'
   start "$STAGE"
   first=$port
   # The side that closes first is the one in TIME_WAIT.
@@ -387,7 +387,9 @@ client_that_still_sends() {
 # bats test_tags=whole
 @test "$STAGE: no request makes it read or write outside its buffer" {
   local program
+  # (ASan of gcc 11 and 12 does not bear every address that Linux may choose.)
   export RUN='env ASAN_OPTIONS=detect_leaks=0' # 01 may leave that to its end
+  ! setarch -R true 2>/dev/null || RUN="setarch -R $RUN"
   program=$(build "$STAGE" CFLAGS='-g -fsanitize=address')
   for request in '\n' '\r\n' 'GET /\n\n' "$(printf '%08193d' 1)" 'GET / HTTP/1.0\r\n\r\n'; do
     [[ -n ${pid-} && $STAGE != 01_* ]] || start_program "$program" 0
