@@ -16,7 +16,7 @@ sendto 10'
   same "$(grep -c EPOLL_CTL_MOD "$log")" 10
 }
 
-# bats test_tags=whole
+# bats test_tags=whole,economy
 @test "04_epoll_lt: a request of 4 KB is reported until all of it is read" {
   trace_long_request 04_epoll_lt
   # So often, the connection's.

@@ -22,8 +22,13 @@ sendto 10'
 # bats test_tags=whole
 @test "05_epoll_et: a request of 4 KB is reported once" {
   trace_long_request 05_epoll_et
-  # The other events are the listener's, and that there is room to write.
-  same "$(grep -cE '^epoll_p?wait\(.*EPOLLIN\|EPOLLOUT' "$log")" 1
+  # After some steps, the program may ask epoll to say it again.
+  sed '/^--- stopped by/,/^close/!d' "$log" >"$log.its"
+  reports=$(grep -cE '^epoll_p?wait2?\(.*EPOLLIN' "$log.its" || true)
+  asked=$(grep -c EPOLL_CTL_MOD "$log.its" || true)
+  reads=$(grep -cE '^(recv|read)[a-z]*\(.*= [1-9]' "$log.its" || true)
+  echo "seen: $reports reports, $asked of them asked for, and $reads calls that read"
+  ((reports <= 1 + asked && reports < reads))
 }
 
 # bats test_tags=waits
@@ -71,7 +76,8 @@ sendto 10'
   wait_until has_arrived
   kill -CONT "$pid"
   gives 'hello 05_epoll_et' receive
-  wait_until is_quiet
+  wait_read # and all of its waits are in the trace
+  wait_until sleeps
   if grep -E ', [1-9][0-9]*(, NULL, 8)?\) += 0$|tv_n?sec=[1-9].* = 0$' "$log"; then
     echo 'seen: the server waited for a time, though bytes were there'
     return 1

@@ -23,8 +23,14 @@ load common
 
 # True when the server waits in a function of the kernel.
 sleeps_in() { # function
-  grep -q "$1" "/proc/$pid/wchan" "/proc/$pid/stack" 2>/dev/null ||
-    grep -q '^1 ' "/proc/$pid/syscall" 2>/dev/null
+  local one children=()
+  { read -ra children <"/proc/$pid/task/$pid/children"; } 2>/dev/null || true
+  for one in "/proc/$pid/task/"* "${children[@]/#//proc/}"; do # a thread or child of it
+    grep -q "$1" "$one/wchan" "$one/stack" 2>/dev/null ||
+      grep -q '^1 ' "$one/syscall" 2>/dev/null || continue
+    return 0
+  done
+  return 1
 }
 
 @test "$STAGE: when a client leaves in mid-request, the server closes too" {

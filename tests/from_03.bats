@@ -77,7 +77,7 @@ is_full() {
 
 # bats test_tags=whole
 @test "$STAGE: it reads all that a half-closed client has sent before it closes" {
-  RUN="strace -D -o ${log@Q} -e trace=recvfrom,recvmsg,read,readv" start "$STAGE"
+  RUN="strace -D -o ${log@Q} -e trace=recvfrom,recvmsg,read,readv,splice" start "$STAGE"
   printf 'POST / HTTP/1.0\n\n%020000d' 1 >"$BATS_TEST_TMPDIR/sent"
   stop
   in_background ask <"$BATS_TEST_TMPDIR/sent" >/dev/null
@@ -87,7 +87,10 @@ is_full() {
   wait_until has_descriptors "$without_clients"
   end_trace
   # Else its close() is a reset, and the response may be lost.
-  same "$(sed -nE 's/^(recv|read)[a-z]*\(.* = //p' "$log" | tail -n 1)" 0
+  read=$(sed -nE '1,/^--- stopped by/d; s/^(recv|read|splice)[a-z]*\(.* = //p' "$log" |
+    awk '{ read += $1 } END { print read }')
+  echo "seen: of 20017 bytes, it read $read"
+  ((read >= 20017))
 }
 
 # bats test_tags=whole
@@ -141,7 +144,10 @@ is_full() {
 
 @test "$STAGE: its limit of descriptors is the size of its table, or the hard limit" {
   local size=65536
-  [[ $STAGE != 03_* ]] || size=1024 # FD_SETSIZE
+  start "$STAGE"
+  # FD_SETSIZE, but where a learner's has poll(): 3.1.
+  [[ $STAGE != 03_* ]] || (($(prlimit --raw --noheadings -n -o SOFT -p "$pid") > 1024)) ||
+    size=1024
   limits_descriptors "$STAGE" "$size"
 }
 
@@ -206,9 +212,13 @@ is_full() {
 }
 
 @test "$STAGE: its sockets are non-blocking: each has O_NONBLOCK" {
-  start "$STAGE"
+  RUN="strace -D -o ${log@Q} -e trace=recvfrom,recvmsg,readv,sendto,sendmsg,writev" start "$STAGE"
+  answers
   client_in_mid_request
-  # O_NONBLOCK is 04000.
+  # MSG_DONTWAIT in each call does the same for a connection.
+  without=0
+  ! grep -q MSG_DONTWAIT "$log" || grep '^[rsw]' "$log" | grep -qv MSG_DONTWAIT || without=1
+  echo 'sockets without O_NONBLOCK (04000):'
   same "$(find "/proc/$pid/fd" -lname 'socket:*' | sed 's,/fd/,/fdinfo/,' |
-    xargs grep -L '^flags:.*[4-7]...$')" ''
+    xargs grep -L '^flags:.*[4-7]...$' | wc -l)" "$without"
 }

@@ -96,6 +96,7 @@ setup() {
     "Connection: a$(printf '%02000d' 1), close" \
     'CONNECTION: upgrade, Close' 'Connection: a\r\nConnection: cLOSE' \
     'Connection : close' 'Connection:\r\n close' 'Connection: a,\n\tclose' \
+    'Connection: close, a' 'A: b\nConnection: close\nC: d' \
     'Connection: a\r\nA: b\r\nConnection: b\r\nconnection: close'; do
     closes "GET / HTTP/1.1\r\n$line\r\n\r\n"
   done
