@@ -45,8 +45,11 @@ sleeps_in() { # function
 
 @test "$STAGE: half a request of one client is not part of the next one's" {
   start "$STAGE"
-  client_in_mid_request
-  disconnect "$client"
+  for way in true "$(tool reset)"; do # it leaves, or resets the connection
+    client_in_mid_request
+    "$way" <&"$client"
+    disconnect "$client"
+  done
   ask_for 'GET /whole HTTP/1.0\n\n' >/dev/null
   same "$(grep GET "$out")" 'GET /whole HTTP/1.0'
 }
@@ -66,6 +69,19 @@ sleeps_in() { # function
   disconnect "$client"
   wait_until has_descriptors "$without_clients"
   answers
+}
+
+@test "$STAGE: when a call on a client's socket fails, it closes that client alone" {
+  for call in recvfrom sendto; do
+    RUN="strace -D -o ${log@Q} -e trace=$call -e inject=$call:error=ETIMEDOUT:when=1" \
+      start "$STAGE"
+    connect 'GET / HTTP/1.0\n\n'
+    receive >"$BATS_TEST_TMPDIR/response" || true # an end, or a reset
+    disconnect "$client"
+    ! grep -q INJECTED "$log" || same "$(<"$BATS_TEST_TMPDIR/response")" ''
+    wait_until has_descriptors "$without_clients"
+    answers
+  done
 }
 
 @test "$STAGE: a client that has gone before it is answered does no harm" {

@@ -1,8 +1,10 @@
 /* usage: reset port bytes times [half]
+ *        reset
  *
  * So many times: connects to the port on 127.0.0.1, sends what it has read from
  * its input, half-closes if told so, reads so many bytes of the answer, and
- * resets the connection.
+ * resets the connection. Alone, makes its input a connection that is reset when
+ * it is closed.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -14,6 +16,14 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+/* Instead of saying that it is over, close() will drop the connection. */
+static void drop_at_close(int fd)
+{
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == -1)
+        err(EXIT_FAILURE, "setsockopt");
+}
 
 static void reset_once(in_port_t port, const char *text, size_t length,
                        size_t bytes, bool half)
@@ -32,10 +42,7 @@ static void reset_once(in_port_t port, const char *text, size_t length,
         static char reply[65536];
         recv(fd, reply, bytes, MSG_WAITALL);
     }
-    /* Instead of saying that it is over, close() drops the connection. */
-    struct linger linger = {.l_onoff = 1, .l_linger = 0};
-    if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == -1)
-        err(EXIT_FAILURE, "setsockopt");
+    drop_at_close(fd);
     if (close(fd) == -1)
         err(EXIT_FAILURE, "close");
 }
@@ -43,6 +50,10 @@ static void reset_once(in_port_t port, const char *text, size_t length,
 int main(int argc, char *argv[])
 {
     static char text[65536];
+    if (argc == 1) {
+        drop_at_close(STDIN_FILENO);
+        return EXIT_SUCCESS;
+    }
     signal(SIGPIPE, SIG_IGN);
     in_port_t port = (in_port_t)strtoul(argv[1], NULL, 10);
     size_t bytes = strtoul(argv[2], NULL, 10);
