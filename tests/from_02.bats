@@ -75,7 +75,8 @@ sleeps_in() { # function
   for call in recvfrom sendto; do
     RUN="strace -D -o ${log@Q} -e trace=$call -e inject=$call:error=ETIMEDOUT:when=1" \
       start "$STAGE"
-    connect 'GET / HTTP/1.0\n\n'
+    connect
+    send 'GET / HTTP/1.0\n\n' # in one piece: the rest of it would meet a reset
     receive >"$BATS_TEST_TMPDIR/response" || true # an end, or a reset
     disconnect "$client"
     ! grep -q INJECTED "$log" || same "$(<"$BATS_TEST_TMPDIR/response")" ''
