@@ -396,7 +396,7 @@ client_that_still_sends() {
 # bats test_tags=whole
 @test "$STAGE: no request makes it read or write outside its buffer" {
   local program
-  # (ASan of gcc 11 and 12 does not bear every address that Linux may choose.)
+  # (ASan of gcc 11 and 12 cannot run at every address that Linux may choose.)
   export RUN='env ASAN_OPTIONS=detect_leaks=0' # 01 may leave that to its end
   ! setarch -R true 2>/dev/null || RUN="setarch -R $RUN"
   program=$(build "$STAGE" CFLAGS='-g -fsanitize=address')
