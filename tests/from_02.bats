@@ -52,6 +52,10 @@ sleeps_in() { # function
   done
   ask_for 'GET /whole HTTP/1.0\n\n' >/dev/null
   same "$(grep GET "$out")" 'GET /whole HTTP/1.0'
+  # Nor is what a whole one has left in memory.
+  local lines='GET / HTTP/1.0\nA: more than free() writes over\n'
+  gives hello ask_for "$lines\n"
+  gives true ask_for "$lines"
 }
 
 @test "$STAGE: when a client half-closes, the server closes" {

@@ -27,6 +27,8 @@ setup() {
   gives 'hellos 1' receive_bytes 114
   printf '%s\r\n\r\n' "${all:150}" >&"$client"
   gives 'hellos 2' receive_bytes 228
+  # Nor does an old line end, which was there before, end the second one.
+  gives 'hellos 1' ask_for 'GET / HTTP/1.1\n\nGET / HTTP/1.1\nA: 12345678901\n'
 }
 
 @test "$STAGE: two requests in one piece are answered while the client stays" {
@@ -79,7 +81,7 @@ setup() {
   for request in 'GET / HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\n\n' \
     "GET /$(printf '%02000d' 1) HTTP/1.1\r\n\r\n" \
     'GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n' \
-    'GET /close HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\nA: close\r\n\r\n' \
+    'GET /,close,a HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\nA: close\r\n\r\n' \
     'GET / HTTP/1.1\r\nX-Connection: close\r\n\r\n' \
     'GET / HTTP/1.1\r\nConnection: a\r\nA: close\r\n\r\n' \
     'GET / HTTP/1.1\r\nA: close\r\nConnection: a\r\n\r\n' \
