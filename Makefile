@@ -67,7 +67,7 @@ help:
 	line test-04_epoll_lt 'test it'; \
 	line walk-04_epoll_lt 'play its walkthrough, in four terminals'; \
 	line lab 'open the four terminals alone'; \
-	line dawdlers 'hold ten slow clients against PORT=8080'; \
+	line dawdlers 'connect ten slow clients to PORT=8080'; \
 	line watch 'show what PORT=8080 has open, and what that costs'; \
 	echo; \
 	echo 'Exercises (4.1) and hunts (4.a):'; \
@@ -111,7 +111,7 @@ help-all: help
 	line keep-4.a 'check it each time the file is saved'; \
 	line 'progress FORM=tab' 'show it in a form for programs'; \
 	line test-exercises 'test the exercises and the hunts'; \
-	for s in $(REST); do line walk-$$s 'play its walkthrough there'; done; \
+	for s in $(REST); do line walk-$$s 'play its walkthrough'; done; \
 	line test-lab 'test the lab and its walks'; \
 	for p in $(PARTS); do line bench-$$p 'measure that part alone'; done; \
 	line film 'draw how 04 and 05 wait, step by step, in my/'; \

@@ -1,7 +1,7 @@
 /* 02_blocking_loop: clients one after another.
  *
  * New since 01_blocking: a loop around accept. The listening socket never
- * carries data: each client has its own socket. All wait for the slowest one.
+ * carries data: each client has its own socket. A slow client delays the rest.
  *
  * Try: nc 127.0.0.1 8080     and, while it waits, curl in a second terminal
  */

@@ -1,7 +1,7 @@
 /* 04_epoll_lt: the kernel remembers which events the server waits for.
  *
  * New since 03_select: epoll. The server registers a socket once, and changes
- * that only with its state. A wait reports whatever is ready (level-triggered).
+ * its events with its state. A wait reports what is ready (level-triggered).
  *
  * Try: strace -e /epoll ./04_epoll_lt
  */
@@ -206,7 +206,7 @@ static void accept_connection(int listener)
     if (accept_paused && !reported)
         fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
     reported |= accept_paused;
-    /* While paused, epoll would keep reporting the clients in the backlog. */
+    /* During a pause, epoll would keep reporting the clients in the backlog. */
     if (accept_paused != was_paused &&
         watch(EPOLL_CTL_MOD, listener, accept_paused ? 0 : EPOLLIN) == -1)
         accept_paused = was_paused;

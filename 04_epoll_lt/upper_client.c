@@ -68,7 +68,7 @@ static void fail_server(void)
     exit(EXIT_FAILURE);
 }
 
-/* Sends a line and prints the reply, in chunks. More could block both sides. */
+/* Sends a line and prints the reply, in chunks: else both sides could block. */
 static void converse(int server, const char *line, size_t length)
 {
     char chunk[CHUNK_SIZE];

@@ -140,7 +140,7 @@ static void accept_connection(int listener)
     if (accept_paused && !reported)
         fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
     reported |= accept_paused;
-    /* While paused, epoll would keep reporting the clients in the backlog. */
+    /* During a pause, epoll would keep reporting the clients in the backlog. */
     if (accept_paused != was_paused &&
         watch(EPOLL_CTL_MOD, listener, accept_paused ? 0 : EPOLLIN) == -1)
         accept_paused = was_paused;

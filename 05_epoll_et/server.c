@@ -1,7 +1,7 @@
 /* 05_epoll_et: each change is reported once.
  *
  * New since 04_epoll_lt: EPOLLET. epoll reports that a socket has become ready,
- * not that it still is, so the server goes on until EAGAIN. It registers once.
+ * not that it still is. So the server registers once, and goes on until EAGAIN.
  *
  * Try: strace -e /epoll ./05_epoll_et
  */
@@ -312,7 +312,7 @@ int main(int argc, char *argv[])
             if (fd == listener)
                 accept_ready = true;
             else if (events[i].events != EPOLLOUT || connections[fd].response)
-                advance(fd); /* EPOLLOUT alone: no request to read yet */
+                advance(fd); /* else EPOLLOUT alone: no request to read yet */
         }
         for (int step = 0; accept_ready && step < MAX_STEPS; step++)
             accept_connection(listener);

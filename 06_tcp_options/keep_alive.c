@@ -1,7 +1,7 @@
 /* keep_alive: many requests on a connection.
  *
  * New since 05_epoll_et: a connection stays open for more requests, which may
- * arrive together, until the client falls silent. Head and body are sent apart.
+ * arrive together, until the client falls silent. Head and body go separately.
  *
  * Try: curl -s -w ' %{time_total}\n' '127.0.0.1:8080/[1-3]'
  */
@@ -401,7 +401,7 @@ int main(int argc, char *argv[])
             if (fd == listener)
                 accept_ready = true;
             else if (events[i].events != EPOLLOUT || connections[fd].response)
-                advance(fd); /* EPOLLOUT alone: no request to read yet */
+                advance(fd); /* else EPOLLOUT alone: no request to read yet */
         }
         close_overdue(now);
         for (int step = 0; accept_ready && step < MAX_STEPS; step++)

@@ -192,7 +192,7 @@ static int watch(int operation, int fd, uint32_t events)
 }
 
 /* Prints how many segments TCP has sent for the responses: TCP_INFO, tcp(7).
- * After shutdown() only a full window delays bytes; the FIN is one byte. */
+ * After shutdown() only a full window delays bytes; the FIN counts as one. */
 static void report_segments(int client)
 {
     struct tcp_info info = {0};
@@ -443,7 +443,7 @@ int main(int argc, char *argv[])
             if (fd == listener)
                 accept_ready = true;
             else if (events[i].events != EPOLLOUT || connections[fd].response)
-                advance(fd); /* EPOLLOUT alone: no request to read yet */
+                advance(fd); /* else EPOLLOUT alone: no request to read yet */
         }
         close_overdue(now);
         for (int step = 0; accept_ready && step < MAX_STEPS; step++)
