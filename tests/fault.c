@@ -3,7 +3,8 @@
  * close the descriptor even where it fails, as Linux does; and of epoll_ctl()
  * and fcntl(), only the calls on a connection count.
  *
- * $FAULT_CALL names the call, $FAULT_ERRNO the error; $FAULT_FIRST and
+ * $FAULT_CALL names the call (or "listener", for epoll_ctl() on the listening
+ * socket), $FAULT_ERRNO the error; $FAULT_FIRST and
  * $FAULT_SECOND say which of the calls fail. Each adds a line to the file
  * $FAULT_LOG, as strace would. The file $FAULT_CLOCK, if set, says what the
  * clock says, in seconds.
@@ -80,7 +81,7 @@ int close(int fd)
 
 int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
 {
-    if (is_connection(fd) && fails("epoll_ctl"))
+    if (fails(is_connection(fd) ? "epoll_ctl" : "listener"))
         return -1;
     return (int)syscall(SYS_epoll_ctl, epoll, operation, fd, event);
 }
