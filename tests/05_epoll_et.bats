@@ -28,7 +28,7 @@ sendto 10'
   asked=$(grep -c EPOLL_CTL_MOD "$log.its" || true)
   reads=$(grep -cE '^(recv|read)[a-z]*\(.*= [1-9]' "$log.its" || true)
   echo "seen: $reports reports, $asked of them asked for, and $reads calls that read"
-  ((reports <= 1 + asked && reports < reads))
+  ((reports <= 1 + asked && (reports < reads || reports == 1)))
 }
 
 # bats test_tags=waits

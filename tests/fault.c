@@ -1,7 +1,7 @@
 /* Preloaded into a server: makes calls of libc fail that strace cannot make
  * fail. clock_gettime() and realloc() are not system calls; close() has to
  * close the descriptor even where it fails, as Linux does; and of epoll_ctl()
- * and fcntl(), only the calls on a connection count.
+ * and fcntl(F_SETFL), only the calls on a connection count.
  *
  * $FAULT_CALL names the call (or "listener", for epoll_ctl() on the listening
  * socket), $FAULT_ERRNO the error; $FAULT_FIRST and
@@ -68,7 +68,8 @@ static bool is_connection(int fd)
 {
     struct sockaddr_storage peer;
     socklen_t size = sizeof peer;
-    return getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
+    return getpeername(fd, (struct sockaddr *)&peer, &size) == 0 &&
+           peer.ss_family == AF_INET;
 }
 
 /* NOLINTBEGIN(readability-inconsistent-declaration-parameter-name) */
@@ -92,7 +93,7 @@ int fcntl(int fd, int command, ...)
     va_start(arguments, command);
     long argument = va_arg(arguments, long);
     va_end(arguments);
-    if (is_connection(fd) && fails("fcntl"))
+    if (command == F_SETFL && is_connection(fd) && fails("fcntl"))
         return -1;
     return (int)syscall(SYS_fcntl, fd, command, argument);
 }
