@@ -66,7 +66,7 @@ static bool fails(const char *name)
 
 static bool is_connection(int fd)
 {
-    struct sockaddr_storage peer;
+    struct sockaddr_storage peer = {0};
     socklen_t size = sizeof peer;
     return getpeername(fd, (struct sockaddr *)&peer, &size) == 0 &&
            peer.ss_family == AF_INET;

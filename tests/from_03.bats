@@ -44,7 +44,7 @@ load common
   client=$first gives hello receive
   printf 'A: second\r\n\r\n' >&"$second"
   client=$second gives hello receive
-  same "$(grep -e first -e second "$out")" 'GET /first HTTP/1.0
+  same "$(shown -e first -e second)" 'GET /first HTTP/1.0
 A: first
 GET /second HTTP/1.0
 A: second'

@@ -18,7 +18,7 @@ setup() {
 
 @test "$STAGE: pipelined requests are answered in order" {
   gives 'hellos 100' ask < <(requests 100)
-  same "$(grep -o '^GET /...' "$out" | sort -c && grep -c '^GET' "$out")" 100
+  same "$(shown -o '^GET /...' | sort -c && grep -c '^GET' "$out")" 100
 }
 
 @test "$STAGE: when a part of a request has arrived, it waits for the rest" {
@@ -168,7 +168,7 @@ pipeline_without_reading() {
   answers # and what waits for the other is still its own
   # More than the buffers on both sides hold.
   number=$(ss -Htn "src 127.0.0.1:$port or dst 127.0.0.1:$port" |
-    awk '{ held += $1 + $2 } END { print int(held / 114) + 1000 }')
+    awk '{ held += $2 + $3 } END { print int(held / 114) + 1000 }')
   gives "hellos $number" receive_bytes $((114 * number))
 }
 
@@ -329,7 +329,7 @@ has_shown() { # number-of-requests
   other=$spent
   spend "$fields"
   echo "nanoseconds: $spent, and of other fields $other"
-  ((spent < 3 * other))
+  ((spent < 10 * other)) # all of them for each would be 500 times
 }
 
 # Sets $spent to the CPU time that 50 requests with these fields cost.

@@ -39,6 +39,12 @@ setup() {
   same "$(find . -type f | sort)" "$before"
 }
 
+@test "the programs link libc and nothing else" {
+  make -s >/dev/null
+  same "$(find 0* -type f -perm -u+x -exec readelf -d {} + | grep NEEDED |
+    sed 's/.*\[libc\..*/libc/' | uniq -c | tr -s ' ')" ' 9 libc'
+}
+
 @test "make NAME ends by printing the command that runs the stage" {
   for stage in $STAGES keep_alive; do
     run -0 make CC=true "$stage"

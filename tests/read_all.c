@@ -1,7 +1,8 @@
 /* usage: read_all <&CONNECTION
  *
- * Waits until the other end of the connection on descriptor 0, a program on
- * this machine, has accepted it and read all that was sent, or has closed it.
+ * Waits, 50 ms at most, until the other end of the connection on descriptor 0,
+ * a program on this machine, has accepted it and read all that was sent, or has
+ * closed it. Fails where it has not.
  * (ss would look through every connection of the machine, 10 ms long.)
  */
 #define _GNU_SOURCE
@@ -51,7 +52,9 @@ static bool is_unread(int netlink, struct sockaddr_in here,
         socket->idiag_state == TCP_LISTEN)
         return false; /* there is no such socket, but for the listening one */
     return socket->idiag_rqueue > 0 ||
-           (socket->idiag_inode == 0 && socket->idiag_state == TCP_ESTABLISHED);
+           (socket->idiag_inode == 0 &&
+            (socket->idiag_state == TCP_ESTABLISHED ||
+             socket->idiag_state == TCP_SYN_RECV));
 }
 
 int main(void)
@@ -60,7 +63,7 @@ int main(void)
     socklen_t size = sizeof here;
     int unsent;
     int netlink = socket(AF_NETLINK, SOCK_DGRAM, NETLINK_SOCK_DIAG);
-    for (;; usleep(2000)) {
+    for (int looks = 0; looks < 50; looks++, usleep(1000)) {
         if (getsockname(STDIN_FILENO, (struct sockaddr *)&here, &size) == -1 ||
             getpeername(STDIN_FILENO, (struct sockaddr *)&there, &size) == -1)
             return EXIT_SUCCESS; /* it has been reset */
@@ -68,4 +71,5 @@ int main(void)
             !is_unread(netlink, here, there))
             return EXIT_SUCCESS;
     }
+    return EXIT_FAILURE;
 }
