@@ -28,6 +28,10 @@ blames_client() {
     disconnect "$client"
     blames_client
   done
+  RUN=$(injecting recvfrom error=EHOSTUNREACH) start 01_blocking
+  connect
+  disconnect "$client"
+  blames_client
 }
 
 @test "01_blocking: ends with 1, and says why, when its client has gone before it is accepted" {

@@ -50,7 +50,7 @@ setup() {
   RUN="strace -D -o ${log@Q} -e trace=setsockopt,sendto,sendmsg,writev" \
     start 06_tcp_options --cork
   connect
-  send 'GET / HTTP/1.1\r\n\r\nGET'
+  send 'GET / HTTP/1.1\r\n\r\nGET / HTTP'
   gives 'hellos 1' receive_bytes 114
   wait_until sleeps
   end_trace

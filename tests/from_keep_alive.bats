@@ -108,6 +108,7 @@ setup() {
 @test "$STAGE: after HTTP/1.0, or no version, it answers and closes" {
   closes 'GET / HTTP/1.0\r\n\r\n' 'GET /\r\n\r\n' 'GET /1\r\n\r\n' \
     'GET /HTTP/1.1\r\n\r\n' 'GET / http/1.1\r\n\r\n' 'GET / HTTP/1.10\r\n\r\n' \
+    'GET / HTTP/1.1x\r\n\r\n' \
     'GET /\r\nHTTP/1.1\r\n\r\n' \
     'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n' \
     'GET /HTTP/1.1 HTTP/1.0\r\nA: HTTP/1.1\r\n\r\n'
