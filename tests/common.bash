@@ -687,16 +687,16 @@ refuses() { # name what-it-names argument...
 # one then. Fails unless that is said once, and those who wait are served; and, where
 # it always fails, unless it is tried once a second, not all the time.
 survives_accept() { # name
-  local began=$SECONDS before running=() fault=
+  local began=$SECONDS before running=() when=1+2 fault=
   RUN="strace -f -D -o ${log@Q} -e trace=accept,accept4
     -e inject=accept,accept4:error=ENOBUFS" start "$1"
   connect 'GET / HTTP/1.0\n\n'
   wait_until says 'No buffer space'
   for before in answers silent_client; do
     [[ $1 != 02_* || $before = answers ]] || continue
-    RUN="$(injecting accept,accept4 error=ENFILE:when=1+2) $fault" start "$1"
-    # To the second, epoll_ctl() says once that it cannot take the listener back.
-    fault=$(preload fault FAULT_CALL=listener FAULT_ERRNO=ENOMEM FAULT_FIRST=3 \
+    RUN="$(injecting accept,accept4 error="ENFILE:when=$when") $fault" start "$1"
+    # With the second, once, and then epoll_ctl() does not take the listener back.
+    when=1 fault=$(preload fault FAULT_CALL=listener FAULT_ERRNO=ENOMEM FAULT_FIRST=3 \
       FAULT_SECOND=3 FAULT_LOG=/dev/null)
     in_background answers_after "$before" # each of them a second later
     running+=("$started")
