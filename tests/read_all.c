@@ -21,10 +21,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Returns whether the kernel has a socket with these two ends of which a byte
- * is unread, or which no program has accepted. */
-static bool is_unread(int netlink, struct sockaddr_in here,
-                      struct sockaddr_in there)
+/* Returns the state of the kernel's socket with these two ends, if a byte of it
+ * is unread or no program has accepted it, and otherwise 0. */
+static int unread_state(int netlink, struct sockaddr_in here,
+                        struct sockaddr_in there)
 {
     struct {
         struct nlmsghdr head;
@@ -50,26 +50,30 @@ static bool is_unread(int netlink, struct sockaddr_in here,
     struct inet_diag_msg *socket = NLMSG_DATA(&reply.head);
     if (reply.head.nlmsg_type == NLMSG_ERROR ||
         socket->idiag_state == TCP_LISTEN)
-        return false; /* there is no such socket, but for the listening one */
-    return socket->idiag_rqueue > 0 ||
-           (socket->idiag_inode == 0 &&
-            (socket->idiag_state == TCP_ESTABLISHED ||
-             socket->idiag_state == TCP_SYN_RECV));
+        return 0; /* there is no such socket, but for the listening one */
+    bool unread =
+        socket->idiag_rqueue > 0 ||
+        (socket->idiag_inode == 0 && (socket->idiag_state == TCP_ESTABLISHED ||
+                                      socket->idiag_state == TCP_SYN_RECV));
+    return unread ? socket->idiag_state : 0;
 }
 
 int main(void)
 {
     struct sockaddr_in here, there;
     socklen_t size = sizeof here;
-    int unsent;
+    int unsent, state = 0;
     int netlink = socket(AF_NETLINK, SOCK_DGRAM, NETLINK_SOCK_DIAG);
     for (int looks = 0; looks < 50; looks++, usleep(1000)) {
         if (getsockname(STDIN_FILENO, (struct sockaddr *)&here, &size) == -1 ||
             getpeername(STDIN_FILENO, (struct sockaddr *)&there, &size) == -1)
             return EXIT_SUCCESS; /* it has been reset */
-        if (ioctl(STDIN_FILENO, SIOCOUTQ, &unsent) == 0 && unsent == 0 &&
-            !is_unread(netlink, here, there))
+        bool sent =
+            ioctl(STDIN_FILENO, SIOCOUTQ, &unsent) == 0 && unsent == 0;
+        state = sent ? unread_state(netlink, here, there) : TCP_ESTABLISHED;
+        if (state == 0)
             return EXIT_SUCCESS;
     }
-    return EXIT_FAILURE;
+    /* With TCP_DEFER_ACCEPT, a silent client stays in this state. */
+    return state == TCP_SYN_RECV ? EXIT_SUCCESS : EXIT_FAILURE;
 }
