@@ -68,8 +68,7 @@ int main(void)
         if (getsockname(STDIN_FILENO, (struct sockaddr *)&here, &size) == -1 ||
             getpeername(STDIN_FILENO, (struct sockaddr *)&there, &size) == -1)
             return EXIT_SUCCESS; /* it has been reset */
-        bool sent =
-            ioctl(STDIN_FILENO, SIOCOUTQ, &unsent) == 0 && unsent == 0;
+        bool sent = ioctl(STDIN_FILENO, SIOCOUTQ, &unsent) == 0 && unsent == 0;
         state = sent ? unread_state(netlink, here, there) : TCP_ESTABLISHED;
         if (state == 0)
             return EXIT_SUCCESS;
