@@ -478,7 +478,7 @@ says() { # text
 # Prints lines of the server's console, when it has come to rest: it may print a request
 # after it has answered it.
 shown() { # grep-argument...
-  settles "$pid"
+  settles "$pid" >&2 || return
   grep "$@" "$out"
 }
 
@@ -619,7 +619,7 @@ wait_read() { # [descriptor...]
   local one
   read_all=${read_all-$(tool read_all)}
   for one in "${@-$client}"; do
-    wait_until all_is_read <&"$one"
+    wait_until all_is_read <&"$one" || return
   done
 }
 
@@ -711,8 +711,11 @@ survives_accept() { # name
 answers_after() { # command
   local PATIENCE=3
   "$1"
+  wait_until eval 'is_quiet || ended' >/dev/null
+  alive || ! says 'Cannot allocate memory' || return 0 # it gives up, and says so
   answers
-  same "$(grep -v epoll_ctl "$err")" "$NAME: accept: Too many open files in system"
+  same "$(grep -v 'Cannot allocate memory' "$err")" \
+    "$NAME: accept: Too many open files in system"
 }
 
 # Fails where a client is forgotten because accept() has said before it that

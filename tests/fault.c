@@ -82,7 +82,11 @@ int close(int fd)
 
 int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
 {
-    if (fails(is_connection(fd) ? "epoll_ctl" : "listener"))
+    int listens = 0;
+    socklen_t size = sizeof listens;
+    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size);
+    if ((is_connection(fd) && fails("epoll_ctl")) ||
+        (listens && fails("listener")))
         return -1;
     return (int)syscall(SYS_epoll_ctl, epoll, operation, fd, event);
 }

@@ -125,6 +125,7 @@ GET /2 HTTP/1.0"
   come_and_go
   before=$(resident)
   come_and_go
+  come_and_go
   echo "resident: $before KB, then $(resident) KB"
   (($(resident) - before < limit))
 }

@@ -249,7 +249,7 @@ please input: '
   for words in HELLOAGAIN 'HE LLOAGAIN'; do
     # shellcheck disable=SC2086 # one or two
     nc_server $words
-    run talk < <(printf 'hello\nagain\n')
+    pid=$nc PATIENCE=5 run talk < <(printf 'hello\nagain\n')
     same "${lines[0]}" 'please input: HELLO'
     [[ ${lines[*]:1} == *@('went away'|': AGAIN')* ]] # and does not wait for more
   done
@@ -265,13 +265,13 @@ please input: '
 }
 
 # Starts nc as a server that, when it has heard something, sends each word by
-# itself, or leaves at END. Sets $pid, $port, and $heard to a file of what it hears.
+# itself, or leaves at END. Sets $nc, $port, and $heard to a file of what it hears.
 nc_server() { # word...
   local said=$BATS_TEST_TMPDIR/nc.$((++starts)) word
   heard=$said.heard
   mkfifo "$said.in"
   in_background nc -l -v 127.0.0.1 0 <>"$said.in" >"$heard" 2>"$said"
-  pid=$started
+  nc=$started
   wait_until nc_listens "$said"
   in_background send_words "$said.in" "$@" >/dev/null
 }
@@ -284,7 +284,7 @@ send_words() { # file word...
   wait_until [ -s "$heard" ]
   local sent=0 talker
   for word in "${@:2}"; do
-    [ "$word" != END ] || { kill "$pid" && return; }
+    [ "$word" != END ] || { kill "$nc" && return; }
     # A stop, as by Ctrl-Z, ends a recv() that waits for the rest. (It may have left.)
     talker=$(ss -Htnp "dst 127.0.0.1:$port" | sed -n 's/.*upper_client",pid=\([0-9]*\).*/\1/p')
     [[ $sent == 0 || -z $talker ]] || stop_and_continue "$talker"
