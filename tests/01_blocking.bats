@@ -5,9 +5,11 @@ load common
 
 @test "01_blocking: does not serve a second client" {
   start 01_blocking
+  stop # it may close its listening socket when it has a client
   connect
   first=$client
   connect 'GET / HTTP/1.0\n\n'
+  kill -CONT "$pid"
   printf 'GET / HTTP/1.0\n\n' >&"$first"
   client=$first gives 'hello 01_blocking' receive
   ends_with 0

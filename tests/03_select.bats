@@ -24,7 +24,7 @@ load common
     printf 'GET / HTTP/1.0\n\n' >&"$client"
     gives 'hello 03_select' receive
   done
-  same "$(<"$err")" '03_select: accept: Too many open files'
+  same "$(sed s/accept4/accept/ "$err")" '03_select: accept: Too many open files'
 }
 
 @test "03_select: says so when it is itself too many for an fd_set" {
@@ -44,11 +44,7 @@ load common
   printf 'GET / HTTP/1.0\n\n' >&"$client"
   gives 'hello 03_select' receive
   ! grep -q poll "$log" || return 0 # there are no sets
-  # First to read from the connection alone, then to write to it too.
-  wait_until select_is_asked_for_room
-  grep -E ', \[3 [4-9]\], (\[\]|NULL), ' "$log"
-}
-
-select_is_asked_for_room() {
-  grep -qE ', \[3( [4-9])?\], \[[4-9]\], ' "$log"
+  end_trace
+  # No descriptor is in both. (One that sends until EAGAIN never asks for room here.)
+  ! grep -E '[[ ]([0-9]+)[] ].*, \[([0-9]+ )*\1[] ]' "$log" || return 1
 }

@@ -57,12 +57,12 @@ load common
 @test "$STAGE: if it cannot write to stdout, it says so and ends" {
   run timeout 20 sh -c 'exec "$0" 0 >/dev/full' "$(program "$STAGE")"
   same "$status" 1
-  same "$output" "$STAGE: write: No space left on device"
+  same "${output/: *: /: }" "$STAGE: No space left on device" # it may say more
   exec {gone}> >(:)
   wait $! || true # bash may have noted its end already
   run timeout 20 bash -c "exec \"\$0\" 0 >&$gone" "$(program "$STAGE")"
   same "$status" 1
-  same "$output" "$STAGE: write: Broken pipe"
+  same "${output/: *: /: }" "$STAGE: Broken pipe"
 }
 
 @test "$STAGE: if a call fails at the start, it says so and ends" {
@@ -78,11 +78,11 @@ load common
     name=${call%:*}
     RUN=$(injecting "$name" "error=ENOBUFS${call#"$name"}") start "$STAGE" >/dev/null || true
     said=$(<"$err")
+    # Without a second option, it may go on.
+    [[ $call != *:* ]] || ended || continue
     echo "$name fails, and the server says:"
     same "${said/: *: /: }" "$STAGE: No buffer space available" # it may say more
     [[ $call != @(socket|listen) ]] || same "$(<"$out")" ''
-    # Without a second option, it may go on.
-    [[ $call != *:* ]] || ended || continue
     ends_with 1
   done
 }
@@ -101,7 +101,7 @@ load common
   for closed in '>&-' '<&- >&-' '>&- 2>&-' '<&- >&- 2>&-'; do
     run sh -c "exec \"\$@\" $closed" - timeout 20 "$(program "$STAGE")" 0
     same "$status" 1
-    [[ $closed == *2* ]] || same "$output" "$STAGE: write: Bad file descriptor"
+    [[ $closed == *2* ]] || same "${output/: *: /: }" "$STAGE: Bad file descriptor"
   done
 }
 

@@ -17,20 +17,9 @@ load common
   # A request of 8 KB is 32 KB on the console, and a pipe takes 16 pages.
   long=$(printf '\1%.0s' {1..8000})
   connect_many $(($(getconf PAGESIZE) / 1365)) 'GET /%s HTTP/1.0\n\n' "$long"
-  wait_until sleeps_in pipe_write
+  wait_until has_arrived
+  wait_until is_quiet
   end_by TERM
-}
-
-# True when the server waits in a function of the kernel.
-sleeps_in() { # function
-  local one children=()
-  { read -ra children <"/proc/$pid/task/$pid/children"; } 2>/dev/null || true
-  for one in "/proc/$pid/task/"* "${children[@]/#//proc/}"; do # a thread or child of it
-    grep -q "$1" "$one/wchan" "$one/stack" 2>/dev/null ||
-      grep -q '^1 ' "$one/syscall" 2>/dev/null || continue
-    return 0
-  done
-  return 1
 }
 
 @test "$STAGE: when a client leaves in mid-request, the server closes too" {
@@ -117,17 +106,20 @@ GET /2 HTTP/1.0"
 }
 
 @test "$STAGE: clients that come and go do not make its memory grow" {
-  local limit=64
+  local limit=32
   [ "$STEP" != 02 ] || limit=1000 # a learner's has threads, whose stacks are kept
   # ASan would keep what is freed.
   RUN='env ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=0' start "$STAGE"
   [ "$STEP" = 02 ] || connect_many 100 # who stay
   come_and_go
-  before=$(resident)
-  come_and_go
-  come_and_go
-  echo "resident: $before KB, then $(resident) KB"
-  (($(resident) - before < limit))
+  # (What the most clients at a time need may grow once more.)
+  for _ in {1..4}; do
+    before=$(resident)
+    come_and_go
+    echo "resident: $before KB, then $(resident) KB"
+    (($(resident) - before >= limit)) || return 0
+  done
+  false
 }
 
 # Three times lets 120 clients, which any backlog holds, leave in mid-request, as many

@@ -108,12 +108,12 @@ is_full() {
   local limit='(\]|0x[0-9a-f]+), [0-9]+, (-1[,)]|NULL,|0x|[1-9][0-9]{4,}[,)]|\{tv_sec=[1-9][0-9])'
   [[ $STAGE != 03_* ]] || limit+='|(\]|NULL), NULL, (NULL|\{sigmask=.*\})\) '
   # Both the first wait and the last one, which the signal has ended.
-  head -n 1 "$log" | grep -E -e "$limit"
+  grep -vE ', 0(, NULL, 8)?\) += ' "$log" | head -n 1 | grep -E -e "$limit" # a look is none
   grep -F -B 1 -e '--- SIGTERM' "$log" | grep -E -e "$limit"
 }
 
 @test "$STAGE: when a signal interrupts its wait, it waits again" {
-  RUN=$(injecting "$WAITS" error=EINTR:when=1+2) start "$STAGE"
+  RUN=$(injecting "$WAITS" error=EINTR:when=1+3) start "$STAGE" # it may wait twice a turn
   answers
   answers
   same "$(<"$err")" ''
@@ -168,7 +168,7 @@ is_full() {
   done
   answers
   kill "$started" 2>/dev/null || true
-  same "$(<"$err")" "$STAGE: accept: Too many open files"
+  same "$(sed s/accept4/accept/ "$err")" "$STAGE: accept: Too many open files"
 }
 
 # bats test_tags=waits
@@ -211,7 +211,7 @@ is_full() {
   closes_only "$STAGE" "$call" 1 'GET / HT'
   case $STEP in
   04)
-    closes_only "$STAGE" epoll_ctl 2 $'GET /closed HTTP/1.0\n\n'
+    closes_only "$STAGE" epoll_ctl 2 $'GET /closed HTTP/1.0\n\n' "$(hello "$STAGE")"
     closes_only "$STAGE" epoll_ctl 3 $'POST / HTTP/1.0\n\n' "$(hello "$STAGE")"
     ;;
   0[56]) # more than a turn reads

@@ -79,6 +79,7 @@ talk() {
   done
   disconnect "$client"
   wait_until has_descriptors "$without_clients"
+  settles "$pid"
   listener=$(sed -n '2s/:.*//p' "$out")
   fd=$(sed -n '3s/:.*//p' "$out")
   [[ $listener == fd\ [3-9] && $fd == fd\ [4-9] ]]
@@ -109,7 +110,7 @@ $fd: EPOLLIN"
   # Then waits that bring one event, which is all that they show.
   printf 'a' >&"$client"
   gives 'printf A' receive_bytes 1
-  same "$(grep -c EPOLLOUT "$out")" 51
+  same "$(shown -c EPOLLOUT)" 51
 }
 
 # bats test_tags=whole
@@ -131,7 +132,7 @@ $fd: EPOLLIN"
   rests
   end_trace
   echo 'waits without a limit of time, and all:'
-  same "$(grep -cE ', [0-9]+, (-1[,)]|NULL,)' "$log")" "$(grep -c '^epoll' "$log")"
+  same "$(grep -cE ', [0-9]+, (-1[,)]|NULL,)' "$log")" "$(grep '^epoll' "$log" | grep -cvE ', 0(, NULL, 8)?\) += ')"
 }
 
 @test "upper_server: a client that resets or leaves does no harm" {
@@ -141,7 +142,7 @@ $fd: EPOLLIN"
   # The reply is unread, so this closes with a reset.
   disconnect "$client"
   wait_until has_descriptors "$without_clients"
-  grep EPOLLERR "$out" | grep -w EPOLLHUP
+  shown EPOLLERR | grep -w EPOLLHUP
   silent_client
   disconnect "$client"
   wait_until has_descriptors "$without_clients"
@@ -212,7 +213,7 @@ please input: WöRLD
 please input: QR
 please input: '
   same "$stderr" ''
-  same "$(grep -c EPOLLOUT "$out")" 4
+  same "$(shown -c EPOLLOUT)" 4
 }
 
 # bats test_tags=whole
