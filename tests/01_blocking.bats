@@ -19,7 +19,7 @@ load common
 # Fails unless the program has ended because its client was gone.
 blames_client() {
   ends_with 1
-  same "$(<"$err")" \
+  same "$(tail -n 1 "$err")" \
     '01_blocking: the client left before it was answered'
 }
 
