@@ -400,8 +400,8 @@ client_that_still_sends() {
   export RUN='env ASAN_OPTIONS=detect_leaks=0' # 01 may leave that to its end
   ! setarch -R true 2>/dev/null || RUN="setarch -R $RUN"
   program=$(build "$STAGE" CFLAGS='-g -fsanitize=address')
-  for request in '\n' '\r\n' "GET /$(printf '\1%.0s' {1..8000})\n\n" "$(printf '%08193d' 1)" \
-    "GET /$(printf '%01017d' 1)\n\n" "$(requests 20)"; do # the fifth is a chunk
+  for request in '\n' '\r\n' 'GET /\n\n' "GET /$(printf '\1%.0s' {1..8000})\n\n" "$(printf '%08193d' 1)" \
+    "GET /$(printf '%01017d' 1)\n\n" "$(requests 20)"; do # the sixth is a chunk
     [[ -n ${pid-} && $STAGE != 01_* ]] || start_program "$program" 0
     ask_for "$request" >"$BATS_TEST_TMPDIR/response" || true # it may leave first
     [[ $STAGE != 01_* ]] || wait_until ended
