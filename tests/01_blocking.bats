@@ -30,6 +30,7 @@ blames_client() {
     disconnect "$client"
     blames_client
   done
+  # Nor does it go on if recv() fails in a way that it does not expect.
   RUN=$(injecting recvfrom error=EHOSTUNREACH) start 01_blocking
   connect
   disconnect "$client"

@@ -10,7 +10,7 @@ bats_require_minimum_version 1.5.0
 
 PROJECT=${BASH_SOURCE[0]%/tests/*}
 PROGRAMS=${PROGRAMS:-$PROJECT}
-DEADLINE=${DEADLINE:-60} # a wait is given up after 200 times so many looks
+DEADLINE=${DEADLINE:-60} # a wait ends after 200 times as many looks
 PATIENCE=${PATIENCE:-1}  # seconds that a server sleeps until a wait is in vain
 
 # bats looks at each command before it runs, to know which has failed, and that
