@@ -368,7 +368,7 @@ static void close_overdue(time_t now)
         return;
     last_look = now;
     for (int client = 0; client < MAX_DESCRIPTORS; client++) {
-        struct connection *connection = &connections[client];
+        const struct connection *connection = &connections[client];
         if (connection->state != CLOSED && connection->deadline < now)
             advance(client);
         if (connection->state != CLOSED && connection->deadline < now)

@@ -822,7 +822,7 @@ end_trace() {
 # malloc() does.
 calls_of_gets() {
   sed -nE '/^epoll_p?wait/,/^--- SIGTERM/s/^([a-z0-9_]+)\(.*/\1/p' "$log" |
-    grep -vxE 'epoll_p?wait|write|.*stat.*|brk|mmap|munmap|madvise' |
+    grep -vxE 'epoll_p?wait|write|.*stat.*|brk|mmap|munmap|madvise|getrandom' |
     sort | uniq -c | awk '{ print $2, $1 }'
 }
 

@@ -44,7 +44,7 @@ static int unread_state(int netlink, struct sockaddr_in here,
         struct nlmsghdr head;
         char bytes[8192]; // cppcheck-suppress unusedStructMember
     } reply;
-    if (send(netlink, &request, sizeof request, 0) == -1 ||
+    if (netlink == -1 || send(netlink, &request, sizeof request, 0) == -1 ||
         recv(netlink, &reply, sizeof reply, 0) == -1)
         err(EXIT_FAILURE, "netlink");
     struct inet_diag_msg *socket = NLMSG_DATA(&reply.head);

@@ -32,7 +32,8 @@ static void reset_once(in_port_t port, const char *text, size_t length,
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_port = htons(port);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) == -1)
+    if (fd == -1 ||
+        connect(fd, (struct sockaddr *)&address, sizeof address) == -1)
         err(EXIT_FAILURE, "connect");
     if (length > 0 && send(fd, text, length, 0) == -1)
         err(EXIT_FAILURE, "send");
