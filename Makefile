@@ -66,15 +66,15 @@ help:
 	line trace-04_epoll_lt 'run it under strace'; \
 	line test-04_epoll_lt 'test it'; \
 	line walk-04_epoll_lt 'play its walkthrough, in four terminals'; \
-	line lab 'open the four terminals alone'; \
+	line lab 'open only the four terminals'; \
 	line dawdlers 'connect ten slow clients to PORT=8080'; \
-	line watch 'show what PORT=8080 has open, and what that costs'; \
+	line watch 'show the connections of PORT=8080, and their cost'; \
 	echo; \
 	echo 'Exercises (4.1) and hunts (4.a):'; \
 	line progress 'show what is done, tried and open'; \
 	line try-4.a 'begin one'; \
 	line check-4.a 'check your copy in my/'; \
-	line hint-4.a 'show one hint more'; \
+	line hint-4.a 'show one more hint'; \
 	line answer-4.a 'show the answer, and why it is right'; \
 	echo; \
 	line test 'test all stages'; \
@@ -94,12 +94,12 @@ help-all: help
 	line test-all 'run the tests, and those that take minutes'; \
 	line test-long 'run only those that take minutes'; \
 	for s in $(REST); do line test-$$s 'test this stage'; done; \
-	line test-upper 'test the upper-casing conversation'; \
+	line test-upper 'test upper_server and upper_client'; \
 	line test-project 'test what is not a stage'; \
 	line test-sanitized 'test the programs built with ASan and UBSan'; \
-	line test-short 'test while every recv and send moves a byte'; \
+	line test-short 'test with one byte for each recv and send'; \
 	line test-faults 'make each system call fail'; \
-	line test-hostile 'test with clients that mean no good'; \
+	line test-hostile 'test with hostile clients'; \
 	line test-fuzz 'test with mutated requests'; \
 	line test-bench 'test that the measurements work'; \
 	line test-notes 'test what NOTES.md and README.md show'; \

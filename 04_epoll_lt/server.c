@@ -245,7 +245,7 @@ static void read_request(int client)
     connection->state = WRITING;
 }
 
-/* Sends what there is room for, then chooses what follows the last byte. */
+/* Sends what fits. After the last byte, chooses the next state. */
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];

@@ -1,7 +1,7 @@
 /* keep_alive: many requests on a connection.
  *
- * New since 05_epoll_et: a connection stays open for more requests, which may
- * arrive together, until the client falls silent. Head and body go separately.
+ * New since 05_epoll_et: until the client falls silent, a connection stays open
+ * for more requests, which may arrive together. Head and body are sent apart.
  *
  * Try: curl -s -w ' %{time_total}\n' '127.0.0.1:8080/[1-3]'
  */
@@ -272,7 +272,7 @@ static void answer_request(int client)
     connection->response = too_large;
     if (end > 0) {
         print_request(request, end);
-        request[end - 1] = '\0'; /* a string, and the next request intact */
+        request[end - 1] = '\0'; /* a string; the next request is whole */
         bool last = may_have_body(request, end - 1);
         connection->more_may_come |= last;
         connection->keep_alive = !last && is_persistent(request);
@@ -304,7 +304,7 @@ static void read_request(int client)
     answer_request(client);
 }
 
-/* Sends what there is room for, then chooses what follows the last byte. */
+/* Sends what fits. After the last byte, chooses the next state. */
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];

@@ -300,7 +300,7 @@ static void answer_request(int client)
     connection->response = too_large;
     if (end > 0) {
         print_request(request, end);
-        request[end - 1] = '\0'; /* a string, and the next request intact */
+        request[end - 1] = '\0'; /* a string; the next request is whole */
         bool last = may_have_body(request, end - 1);
         connection->more_may_come |= last;
         connection->keep_alive = !last && is_persistent(request);
@@ -333,7 +333,7 @@ static void read_request(int client)
     set_cork(client, 1);
 }
 
-/* Sends what there is room for, then chooses what follows the last byte. */
+/* Sends what fits. After the last byte, chooses the next state. */
 static void write_response(int client)
 {
     struct connection *connection = &connections[client];

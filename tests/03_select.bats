@@ -27,7 +27,7 @@ load common
   same "$(sed s/accept4/accept/ "$err")" '03_select: accept: Too many open files'
 }
 
-@test "03_select: says so when it is itself too many for an fd_set" {
+@test "03_select: says so when its listener does not fit an fd_set" {
   (($(ulimit -Hn) >= 1200)) || skip "only $(ulimit -Hn) descriptors can be open here"
   run timeout 20 bash -c 'ulimit -n 1200
     for _ in {1..1100}; do exec {inherited}</dev/null; done

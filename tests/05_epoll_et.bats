@@ -40,7 +40,7 @@ sendto 10'
   gives 'hellos 3' receive_from_each 114
 }
 
-@test "05_epoll_et: a request is answered whichever step of a turn it ends with" {
+@test "05_epoll_et: a request is answered whichever step of a turn ends it" {
   RUN=$(preload short) start 05_epoll_et # a byte a step
   for length in {1..16}; do # MAX_STEPS
     connect

@@ -55,7 +55,7 @@ is_picture() { # name
 }
 
 # bats file_tags=waits_too
-@test "the part memory tells what an idle connection takes, in place of older results" {
+@test "the part memory measures idle connections, and replaces older results" {
   printf '%s\t1\t2\t3\t4\t5\t6\t7\t8\n' '# idle' idle memory \
     >"$results/results.tsv"
   measures memory 04_epoll_lt 05_epoll_et nginx '500 idle' 'each idle'
@@ -93,7 +93,7 @@ is_picture() { # name
   done
 }
 
-@test "a word that is no part is refused, with the usage" {
+@test "an unknown part is refused, with the usage" {
   run -2 bench cpus
   [[ $output == *'usage: run '*'cpu idle memory calls latency'* ]]
 }

@@ -34,7 +34,7 @@ setup() {
   [[ $output == *'$ my/1.a/01_blocking/01_blocking'* ]]
   echo '/* mine */' >>my/1.a/01_blocking/server.c
   run -0 make -s try-1.a
-  [[ ${lines[0]} == *"stays as it is"*"make again-1.a" ]]
+  [[ ${lines[0]} == *"exists, and is kept"*"make again-1.a" ]]
   same "$(tail -n 1 my/1.a/01_blocking/server.c)" '/* mine */'
 }
 
@@ -64,7 +64,7 @@ setup() {
   [[ $output == *"make try-1.a"* ]]
 }
 
-@test "check shows the compiler's warnings, and its words alone where there is an error" {
+@test "check shows the compiler's warnings, and nothing else after an error" {
   make -s try-1.a >/dev/null
   echo 'static int unused;' >>my/1.a/01_blocking/server.c
   run make -s check-1.a
@@ -142,10 +142,10 @@ check_spoiled() { # statements
   check_spoiled 'for (int i = 0; i < 50; i++) if (fork() == 0) for (;;) pause();  for (;;) pause();'
   [[ $output == *'one process after another'* ]]
   check_spoiled 'raise(SIGSEGV);'
-  [[ $output == *'ends at once, with 139'* ]]
+  [[ $output == *'ends at once, with exit code 139'* ]]
 }
 
-@test "what learners have set for other programs changes no verdict" {
+@test "a learner's environment changes no verdict" {
   local folder="$BATS_TEST_TMPDIR/Übung 1 = eins" names=(de_DE fr_FR tr_TR zh_CN) name mine
   name=${names[10#$(date +%j) % 4]}
   localedef -i "$name" -f UTF-8 "$BATS_TEST_TMPDIR/$name.UTF-8" || {

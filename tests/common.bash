@@ -1,20 +1,19 @@
 # What the suites share: starting and ending servers, talking to them, looking
 # at them from outside. Sourced by every suite with `load common`.
 #
-# The programs, and what is built anew from their sources, are taken from
-# $PROGRAMS, a folder laid out like the project's own, which is the default.
-# $RUN, if set, is put before each of them. What the suites have in C is built
-# once, into $TOOLS.
+# The programs, and what is built anew from their sources, are taken from $PROGRAMS, a
+# folder laid out like the project's own, which is the default. $RUN, if set, is put
+# before each of them. The suites' C programs are built once, into $TOOLS.
 
 bats_require_minimum_version 1.5.0
 
 PROJECT=${BASH_SOURCE[0]%/tests/*}
 PROGRAMS=${PROGRAMS:-$PROJECT}
-DEADLINE=${DEADLINE:-60} # a wait ends after 200 times as many looks
-PATIENCE=${PATIENCE:-1}  # seconds that a server sleeps until a wait is in vain
+DEADLINE=${DEADLINE:-60} # a wait ends after 200 * DEADLINE looks
+PATIENCE=${PATIENCE:-1}  # seconds of sleep after which a wait is in vain
 
 # bats looks at each command before it runs, to know which has failed, and that
-# takes half a millisecond. bash knows it too, when one has. And it starts date before
+# takes half a millisecond. bash alone knows when one has failed. And bats starts date before
 # each test, for a time that it does not print.
 set +T
 bats_error_trap() {
@@ -51,7 +50,7 @@ wait_until() {
   done
 }
 
-# Runs a client in the foreground, and ends it, with 124, when it is in vain.
+# Runs a client to its end; or, if that is in vain, ends it and returns 124.
 patiently() { # command...
   local code=0 started
   in_background "$@"
@@ -63,11 +62,11 @@ patiently() { # command...
   return "$code"
 }
 
-# True when what is waited for will not come, by what the server does, not by the
-# time, for a machine may be busy: for 200 looks (a second, times $PATIENCE, where
-# its clock has a say) it has slept, but for a few turns, or has ended, while nothing
-# else has work to do; or it has worked for two seconds. (What has paused the whole
-# machine has paused the looks.)
+# True when a wait is in vain. That depends on what the server does, not on time,
+# because a machine may be busy. For 200 looks (a second; $PATIENCE seconds where time
+# matters) the server has slept except for a few turns, or has ended, and nothing else
+# has work to do; or it has worked for two seconds. (If the whole machine pauses, so do
+# the looks.)
 in_vain() { # [looks]
   local now_turns=0 now_spent=0
   (((all_looks += ${1-1}) < DEADLINE * 200)) || return 0
@@ -79,16 +78,16 @@ in_vain() { # [looks]
   ((now_spent - spent < 2000000000 * PATIENCE)) || return 0
   ((looks += ${1-1}))
   ((looks > PATIENCE * 200)) || return 1
-  # It looks twice: what had work in between has had the processor.
+  # Looks twice: what worked in between has had the processor.
   ((now_turns - turns > 20)) || alive "$pid" ^SZX || is_busy || { now_turns=$ran &&
     nap 0.02 && is_busy; } || ((ran != now_turns)) || return 0
   looks=1 turns=$now_turns
   return 1
 }
 
-# True when something that this test has started has work to do: what descends from
-# it, and what a daemon of strace's kind has of its environment; or the kernel, with
-# packets. Sets $ran to how often the programs, but for the server, have had the
+# True when something that this test has started has work to do (a descendant, or a
+# daemon, as strace -D is, known by its environment), or the kernel has packets to
+# process. Sets $ran to how often these programs, except the server, have had the
 # processor.
 is_busy() {
   local one all times
@@ -142,7 +141,7 @@ in_words() { # command...
   esac
 }
 
-# Fails, with the text, where two texts differ.
+# Prints two texts and fails where they differ.
 same() { # actual expected
   [ "$1" = "$2" ] || {
     show_both "$2" "$1"
@@ -150,7 +149,7 @@ same() { # actual expected
   }
 }
 
-# Prints two texts as one, and both where their lines differ.
+# Prints the lines of two texts; where they differ, both.
 show_both() { # expected got
   diff -a --old-line-format='expected: %L' --new-line-format='got:      %L' \
     --unchanged-line-format='          %L' \
@@ -178,10 +177,10 @@ gives() { # expecting-command command...
   fi
 }
 
-# Compares two files; without another process where they are short texts.
+# Compares two files; starts no process if they are short texts.
 same_bytes() { # file file
   local first second
-  # A file that is read to its end has no NUL in front of it.
+  # If read gets to a file's end, there is no NUL before it.
   if IFS= read -r -d '' -n 5000 first <"$1" ||
     IFS= read -r -d '' -n 5000 second <"$2"; then
     cmp -s "$1" "$2"
@@ -190,8 +189,8 @@ same_bytes() { # file file
   fi
 }
 
-# Prints where one of the suites' own programs in C stands: NAME or NAME.so. Where it
-# does not stand in $TOOLS yet, it is built, while others that want it wait.
+# Prints the path of one of the suites' C programs: NAME or NAME.so. If it is not in
+# $TOOLS yet, builds it, while others that need it wait.
 tool() { # name
   local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 options=()
   [[ $1 != *.so ]] || options=(-shared -fPIC)
@@ -203,7 +202,7 @@ tool() { # name
 
 # --- Servers ---------------------------------------------------------------
 
-# Prints where the program NAME stands.
+# Prints the path of the program NAME.
 program() { # name
   case $1 in
   upper_*) echo "$PROGRAMS/04_epoll_lt/$1" ;;
@@ -266,7 +265,8 @@ in_background() { # command...
   echo "$started" >>"$BATS_TEST_TMPDIR/pids"
 }
 
-# Starts a program with a library of ours before libc, and variables for it.
+# Prints how to start a program with a library of ours before libc, and variables for
+# it.
 preload() { # name variable...
   tool "$1.so" >/dev/null || echo false # which ends at once
   echo "env LD_PRELOAD=$1.so LD_LIBRARY_PATH=$(printf %q "$(dirname "$(tool "$1.so")")")
@@ -300,10 +300,10 @@ sleeps() { # [pid]
   alive "${1:-$pid}" S
 }
 
-# Stops a program, by default the server, and waits until it is.
+# Stops a program, by default the server, and waits until it has stopped.
 stop() { # [pid]
   kill -STOP "${1-$pid}"
-  PATIENCE=10 wait_until alive "${1-$pid}" Tt # t: strace has it
+  PATIENCE=10 wait_until alive "${1-$pid}" Tt # t: under strace
 }
 
 # As Ctrl-Z and fg do: epoll_wait(2) says EINTR then.
@@ -313,7 +313,7 @@ stop_and_continue() { # [pid]
   kill -CONT "${1-$pid}"
 }
 
-# Waits until the server has ended, and fails where its exit code is another.
+# Waits until the server has ended, and fails if its exit code differs.
 ends_with() { # code
   local code=0
   wait_until ended || return
@@ -325,14 +325,13 @@ ends_with() { # code
   }
 }
 
-# Sends a signal, and fails unless the server ends by it, as a program does
-# that does nothing about it.
+# Sends a signal, and fails unless it kills the server, as it does without a handler.
 end_by() { # signal
   kill "-$1" "$pid"
   ends_with $((128 + $(kill -l "$1")))
 }
 
-# Has a server that takes clients: 01_blocking takes one in its life.
+# Starts a server if none takes clients: 01_blocking takes only one.
 have_server() {
   if [ -z "${pid-}" ] || [ "$STAGE" = 01_blocking ]; then
     start "$STAGE"
@@ -343,8 +342,8 @@ teardown() {
   end_programs
 }
 
-# Ends every program that the test has started. (When one has ended before, its number
-# may be a stranger's by now.)
+# Ends every program that the test has started. (If one has ended, its pid may be
+# another program's by now.)
 end_programs() {
   local one environment
   [ -e "$BATS_TEST_TMPDIR/pids" ] || return 0
@@ -355,7 +354,7 @@ end_programs() {
   done <"$BATS_TEST_TMPDIR/pids"
 }
 
-# Builds a program anew, in a folder of its own, and prints where it stands.
+# Builds a program anew, in a folder of its own, and prints its path.
 build() { # name make-argument...
   local name=$1 from folder
   from=$(program "$name") from=${from%/*}
@@ -403,11 +402,11 @@ connect() { # [format [argument...]]
   (($# == 0)) || printf "$@" >&"$client"
 }
 
-# Prints what the server says to the client on $client, until it says no more.
-# Fails where it has not come to an end (124), or to one that is a reset.
+# Prints what the server sends to $client, to the end of the stream. Fails if the stream
+# does not end (124), or ends with a reset.
 receive() {
   local all_looks=0 looks=0 turns spent
-  local part code said=$BATS_TEST_TMPDIR/receive.$BASHPID # others may be beside it
+  local part code said=$BATS_TEST_TMPDIR/receive.$BASHPID # others may run too
   while :; do
     code=0 part='' # bash leaves it as it was where the connection is reset
     IFS= read -rd '' -t 0.1 part <&"$client" 2>"$said" || code=$?
@@ -419,13 +418,12 @@ receive() {
   [ ! -s "$said" ]
 }
 
-# Prints so many bytes of it. (head alone, when it is ended, does not write what has
-# come.)
+# Prints this many bytes of it. (When killed, head alone does not write what has come.)
 receive_bytes() { # number
   patiently stdbuf -o 0 head -c "$1" <&"$client"
 }
 
-# Prints so many bytes, a few, of what it says to each of $clients, until one gets none.
+# Prints this many bytes (a few) from each of $clients, until one gets none.
 receive_from_each() { # number
   local reply
   for client in "${clients[@]}"; do
@@ -472,13 +470,13 @@ has_arrived() {
   ! ss -Htn state established "dst 127.0.0.1:$port" | awk '{ print $2 }' | grep -qvx 0
 }
 
-# True when a text stands on the server's stderr.
+# True when a text is on the server's stderr.
 says() { # text
   [[ $(<"$err") == *"$1"* ]]
 }
 
-# Prints lines of the server's console, when it has come to rest: it may print a request
-# after it has answered it.
+# Prints lines of the console once the server rests: it may print a request after
+# answering it.
 shown() { # grep-argument...
   settles "$pid" >&2 || return
   grep "$@" "$out"
@@ -496,7 +494,7 @@ client_in_mid_request() {
   wait_read "$client"
 }
 
-# So often: connects, sends its input, half-closes if told so, reads so many bytes of
+# So many times: connects, sends its input, half-closes if told to, reads some bytes of
 # the answer, and resets the connection.
 resets() { # bytes times [half]
   patiently "$(tool reset)" "$port" "$@"
@@ -540,7 +538,7 @@ hellos() { # number
     'BEGIN { while (n-- > 0) printf "%s", one }'
 }
 
-# Sorts the microseconds that the later responses of ten on one connection take.
+# Prints, sorted, how many microseconds the last nine of ten responses take.
 later_times() {
   patiently curl -sS -o /dev/null -w '%{stderr}%{time_total}\n' "${url}[1-10]" \
     2>"$BATS_TEST_TMPDIR/times"
@@ -560,9 +558,9 @@ has_descriptors() { # number
   [ "${#all[@]}" -eq "$1" ]
 }
 
-# Fails where one of these programs, by default the server, works while nothing
-# happens for $look seconds: one that sleeps is not given the processor once, but for
-# $tries a second.
+# Fails where one of these programs, by default the server, works while nothing happens
+# for $look seconds: one that sleeps never gets the processor, except $tries times a
+# second.
 rests() { # [pid...]
   local one turns before=() began=$SECONDS
   (($# > 0)) || set -- "$pid"
@@ -581,8 +579,8 @@ rests() { # [pid...]
   done
 }
 
-# Waits until a program sleeps, and sets $turns to how often it has had the
-# processor. Fails where it works for half a second, or waits to, to the end.
+# Waits until a program sleeps, and sets $turns to how often it has had the processor.
+# Fails if it works for half a second, or waits to until the deadline.
 settles() { # pid
   local spent=0 all_looks=0 most=
   until threads_sleep "$1"; do
@@ -649,8 +647,8 @@ has_sockets() { # state number
   [ "$(sockets "$1" | wc -l)" -eq "$2" ]
 }
 
-# True when the kernel will keep a socket in TIME_WAIT: where there are too many, it
-# closes it at once (tcp(7), tcp_max_tw_buckets).
+# True when the kernel will keep a socket in TIME_WAIT: with too many, it closes a new
+# one at once (tcp(7), tcp_max_tw_buckets).
 keeps_time_wait() {
   local kept most
   read -r _ _ _ _ _ _ kept _ < <(grep ^TCP: /proc/net/sockstat)
@@ -685,9 +683,9 @@ refuses() { # name what-it-names argument...
   [[ $stderr == "$1: "*"'$2'"$'\n'"usage: $1 "+([^$'\n']) ]]
 }
 
-# Starts a program whose accept() fails on its first call, and on every second
-# one then. Fails unless that is said once, and those who wait are served; and, where
-# it always fails, unless it is tried once a second, not all the time.
+# Starts a program whose accept() fails on its first call, and on every other one after
+# it. Fails unless it says so once, and serves those who wait; and, if accept() always
+# fails, unless it tries once a second, not all the time.
 survives_accept() { # name
   local began=$SECONDS before running=() when=1+2 fault=
   RUN="strace -f -D -o ${log@Q} -e trace=accept,accept4
@@ -697,7 +695,7 @@ survives_accept() { # name
   for before in answers silent_client; do
     [[ $1 != 02_* || $before = answers ]] || continue
     RUN="$(injecting accept,accept4 error="ENFILE:when=$when") $fault" start "$1"
-    # With the second, once, and then epoll_ctl() does not take the listener back.
+    # The second's fails once; then epoll_ctl() does not take the listener back.
     when=1 fault=$(preload fault FAULT_CALL=listener FAULT_ERRNO=ENOMEM FAULT_FIRST=3 \
       FAULT_SECOND=3 FAULT_LOG=/dev/null)
     in_background answers_after "$before" # each of them a second later
@@ -720,8 +718,8 @@ answers_after() { # command
     "$NAME: accept: Too many open files in system"
 }
 
-# Fails where a client is forgotten because accept() has said before it that
-# nobody is there, or says anything.
+# Fails if the server forgets a client because accept() failed just before, or if it
+# prints an error.
 accepts_behind() { # name
   local error
   for error in ECONNABORTED EINTR; do
@@ -731,11 +729,11 @@ accepts_behind() { # name
   done
 }
 
-# Starts a program, and fails unless it survives to answer clients that are gone.
+# Starts a program, and fails unless it survives answering clients that are gone.
 answers_the_gone() { # name request
   start "$1"
   stop
-  # Half-closed and then reset: to write is worth a SIGPIPE.
+  # Half-closed and then reset: a write causes a SIGPIPE.
   resets 0 5 half <<<"$2"
   kill -CONT "$pid"
   answers
@@ -764,9 +762,9 @@ repeats_calls() { # name error...
   done
 }
 
-# Fails unless a client is closed for whom a call on its socket fails, when it has
-# got this response, or none; and no other. (The number is that of such calls: what
-# else a program does with the call, and how often, is its own affair.)
+# Fails unless the server closes the client on whose socket a call fails, after this
+# response or none, and no other client. (The number counts only calls on client
+# sockets: how else a program uses the call is its own affair.)
 closes_only() { # name call number request [response]
   RUN=$(preload fault FAULT_CALL="$2" FAULT_ERRNO=ENOMEM FAULT_FIRST="$3" \
     FAULT_SECOND="$3" FAULT_LOG="${BATS_TEST_TMPDIR@Q}/fault") start "$1"
@@ -774,8 +772,8 @@ closes_only() { # name call number request [response]
   connect
   send '%s' "$4" # in one piece: the rest of it would meet a reset
   receive >"$BATS_TEST_TMPDIR/response" || true # an end, or a reset
-  # accept4() or ioctl() may do what fcntl() does, and a response that need not wait
-  # for room costs no epoll_ctl(). In others, the call may be one before the response.
+  # accept4() or ioctl() may do what fcntl() does, and a response that need not wait for
+  # room costs no epoll_ctl(). Elsewhere, the call may come before the response.
   [[ $2 != fcntl && $3 == 1 || -s $BATS_TEST_TMPDIR/fault ]] || return 0
   [[ ! -s $BATS_TEST_TMPDIR/response ]] ||
     same "$(<"$BATS_TEST_TMPDIR/response")" "${5-}"
@@ -783,7 +781,7 @@ closes_only() { # name call number request [response]
   same "$(grep -c INJECTED "$BATS_TEST_TMPDIR/fault")" 1
   disconnect "$client"
   answers
-  # Nothing that it has sent is taken for the next one's.
+  # Nothing that this client sent is taken for the next one's.
   [[ $1 == upper* ]] || same "$(shown -E 'GET|POST' | tail -n 1)" 'GET / HTTP/1.0'
 }
 
@@ -802,11 +800,11 @@ trace_gets() { # name
   for _ in {1..10}; do
     connect
     send 'GET / HTTP/1.0\r\n\r\n'
-    gives "hello $1" receive # to its end, so close() has been made
+    gives "hello $1" receive # to its end, so after the close()
     disconnect "$client"
   done
   end_trace
-  # No wait of it ends by its time.
+  # None of its waits times out.
   same "$(grep -c '^epoll_p*wait(.*, 64, -1[,)]' "$log")" "$(grep -c '^epoll_p*wait(' "$log")"
 }
 
@@ -817,17 +815,16 @@ end_trace() {
   cat "$log"
 }
 
-# Prints the calls made for ten GETs, with their number: those between the first
-# wait and the end, but for the waits, what stdio does for the console and what
-# malloc() does.
+# Prints the calls made for ten GETs, with their number: those between the first wait
+# and the end, except the waits, and what stdio (for the console) and malloc() do.
 calls_of_gets() {
   sed -nE '/^epoll_p?wait/,/^--- SIGTERM/s/^([a-z0-9_]+)\(.*/\1/p' "$log" |
     grep -vxE 'epoll_p?wait|write|.*stat.*|brk|mmap|munmap|madvise|getrandom' |
     sort | uniq -c | awk '{ print $2, $1 }'
 }
 
-# Runs a stage under strace while a request of a little over 4 KB is served
-# that was there at once.
+# Runs a stage under strace while it serves a request of a little over 4 KB that has
+# wholly arrived.
 trace_long_request() { # name
   RUN="strace -D -o ${log@Q}" start "$1"
   connect

@@ -136,16 +136,16 @@ compiles() { # verdict id kind
     clang -Wall -Wextra -Werror -fsyntax-only "$file"
 }
 
-@test "a hunt's report shows what the bugged program does, and the stage does not" {
+@test "a hunt's report shows what the buggy program does, and the stage does not" {
   all_end 0 shows
   all_end 1 hides
 }
 
-@test "a check says no to what is given, and to mends that hide the symptom" {
+@test "a check says no to a fresh copy, and to mends that hide the symptom" {
   all_end 1 'given|wrong-*'
 }
 
-@test "a check says yes to the stage's own text or the solution, and other right mends" {
+@test "a check says yes to the right stage or solution, and to other right mends" {
   all_end 0 'sound|other-*'
 }
 

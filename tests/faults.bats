@@ -303,11 +303,11 @@ try_cases() {
   ((number > 0 && failed == 0))
 }
 
-@test "$NAME: a failure that leaves nothing to do is a line and exit code 1" {
+@test "$NAME: a failure that it cannot survive costs a line and exit code 1" {
   cases ends | try_cases
 }
 
-@test "$NAME: EAGAIN, EINTR and what is not worth a word change nothing" {
+@test "$NAME: EAGAIN, EINTR and harmless errors change nothing" {
   cases nothing | try_cases
 }
 

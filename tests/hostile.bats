@@ -45,7 +45,7 @@ is_unharmed_by_resets() { # bytes format
   is_unharmed
 }
 
-@test "$NAME: a reset ends nobody else, wherever it comes" {
+@test "$NAME: a reset ends no other client, wherever it comes" {
   local get='GET / HTTP/1.1\r\n\r\n' many point
   local post='POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n'
   many=$(yes "$get" | head -n 200 | tr -d '\n')
@@ -73,7 +73,7 @@ is_unharmed_by_resets() { # bytes format
   done
 }
 
-@test "$NAME: a request that breaks off at any of its bytes leaves nothing" {
+@test "$NAME: a request cut off at any of its bytes leaves nothing open" {
   local request=$'GET / HTTP/1.0\r\nA: b\r\n\r\n' cut
   begin
   for ((cut = 0; cut <= ${#request}; cut++)); do
@@ -88,7 +88,7 @@ is_unharmed_by_resets() { # bytes format
 }
 
 # bats test_tags=whole
-@test "$NAME: one that pipelines and never reads costs nobody else anything" {
+@test "$NAME: a client that pipelines and never reads harms no other" {
   serves_many
   local first
   yes $'GET / HTTP/1.1\r\n\r' | head -c 10000000 >"$BATS_TEST_TMPDIR/requests"
@@ -113,7 +113,7 @@ has_done_its_part() {
 }
 
 # bats test_tags=whole
-@test "$NAME: those that never stop sending do not keep another one waiting" {
+@test "$NAME: clients that never stop sending do not keep another waiting" {
   serves_many
   local post=$BATS_TEST_TMPDIR/post senders
   printf 'POST / HTTP/1.1\r\n\r\n' >"$post"
@@ -160,7 +160,7 @@ sends_all_of() { # command...
   PATIENCE=3 is_unharmed
 }
 
-@test "$NAME: a reset while the table is full ends nobody else" {
+@test "$NAME: a reset while the table is full ends no other client" {
   serves_many
   local post=$'POST / HTTP/1.0\r\n\r\n' clients full
   RUN='prlimit --nofile=64 --' begin

@@ -284,11 +284,11 @@ words_of() { # text
   open 79 24 'make walk-01_blocking'
   awaits '^walk-01_blocking: the terminal is 79 by 24, and has to be 80 by 24'
   press 'clear; make lab </dev/null' Enter
-  awaits '^lab: this is for a terminal'
+  awaits '^lab: needs a terminal'
   nothing_is_left
 }
 
-@test "a taken port is said before a walk begins" {
+@test "a taken port is named before a walk begins" {
   printf '#!/bin/sh\nexit 1\n' >"$BATS_TEST_TMPDIR/bin/unshare"
   open 80 24 "nc -l 127.0.0.1 8080 & until ss -Hltn 'sport = 8080' | grep -q .; \
 do :; done; make walk-01_blocking"
@@ -315,7 +315,7 @@ do :; done; make walk-01_blocking"
   same "$output" 'dawdlers: nobody listens on port 1'
 }
 
-@test "what a port has open, and what it costs, is shown every second" {
+@test "make watch shows every second what a server has open, and costs" {
   start 02_blocking_loop
   network=() # the server has none of its own
   open 80 24 "make watch PORT=$port"
@@ -329,7 +329,7 @@ do :; done; make walk-01_blocking"
   awaits '^ESTAB +2$'
   awaits '^in backlog +1$'
   kill "$pid"
-  awaits '^nobody of yours listens'
+  awaits '^no server of yours'
   press C-c
   awaits 'outside\$$'
 }

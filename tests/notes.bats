@@ -49,7 +49,7 @@ is_timed() { # line-of-heading
   same "$failed" 0
 }
 
-@test "a transcript that is wrong is seen" {
+@test "a wrong transcript is detected" {
   local wrong=$BATS_TEST_TMPDIR/wrong.md section
   section=$(sed -n '/^### Walkthrough of 02/=' "$NOTES")
   sed 's/ with 0 bytes received$/ with 1 bytes received/' "$NOTES" >"$wrong"
@@ -77,7 +77,7 @@ is_timed() { # line-of-heading
   (($("$TOOLS/references" list "$NOTES" | wc -l) > 100))
 }
 
-@test "a reference to a wrong line is seen, and can be set right" {
+@test "a reference to a wrong line is found, and can be set right" {
   local wrong=$BATS_TEST_TMPDIR/wrong.md
   sed '0,/server\.c#L[0-9]/s/server\.c#L/server.c#L1/' "$NOTES" >"$wrong"
   run -1 "$TOOLS/references" check "$wrong"
@@ -122,7 +122,7 @@ is_timed() { # line-of-heading
   done
 }
 
-@test "what is said to be made can be made" {
+@test "every make target in the text exists" {
   cd "$PROJECT"
   for target in $(grep -ohE '`make [a-z0-9_-]+`' NOTES.md README.md |
     tr -d '`' | sed 's/^make //' | sort -u); do
@@ -130,7 +130,7 @@ is_timed() { # line-of-heading
   done
 }
 
-@test "README.md: the command that runs a server does, and it answers" {
+@test "README.md: the command for a server runs one, and it answers" {
   mapfile -t commands < <(
     sed -n '/^## Run one/,/^## [^R]/ { /^```sh/,/^```/ { /^```/!p } }' \
       "$PROJECT/README.md"

@@ -19,7 +19,7 @@ setup() {
   export CFLAGS=-O0 # quick
 }
 
-@test "make builds all stages, git knows none, make clean leaves none" {
+@test "make builds all programs; git ignores, make clean removes them" {
   mkdir my
   touch my/file # of a learner
   before=$(find . -type f | sort)
@@ -52,7 +52,7 @@ setup() {
   done
 }
 
-@test "make NAME consults the stage's Makefile though the folder is there" {
+@test "make NAME runs the stage's Makefile though a folder NAME exists" {
   make 01_blocking
   touch -d '1 hour' 01_blocking/server.c
   run make 01_blocking
@@ -195,7 +195,7 @@ source_of() { # name
   esac
 }
 
-@test "what is said to be the same in all stages is the same" {
+@test "the part marked the same in all stages is the same" {
   [ "$(common_part 01_blocking | wc -l)" -gt 80 ]
   for stage in $NAMES; do
     same "$(common_part "$stage")" "$(common_part 01_blocking)"
@@ -221,7 +221,7 @@ functions() { # name
   same "$(grep -nE '^.{81,}' ./Makefile ./*/Makefile ./*/*.c)" ''
 }
 
-@test "no program is longer, or changes more lines, than half an hour is for" {
+@test "no program is longer, or changes more lines, than half an hour allows" {
   local name lines changes file before length changed
   # The name, the lines that it may have, and those that may differ from the
   # stage before.
