@@ -27,8 +27,9 @@ setup_file() {
 # Prints the table's rows for this program, with its option, or a colon, in
 # place of the pattern.
 rows() {
-  local pattern rest set
+  local pattern rest set stat
   local -A sets=()
+  stat=$(strace -e trace=fstat,newfstatat true 2>&1 | sed -n '1s/(.*//p')
   sed -e ':more' -e '/\\$/ { N; s/\\\n */ /; b more' -e '}' \
     -e '/^#/d' -e '/^$/d' "$PROJECT/tests/faults.table" |
     while read -r pattern rest; do
@@ -40,6 +41,7 @@ rows() {
         continue
       fi
       [[ $NAME == 0[123]* ]] || rest=${rest/#accept/accept4}
+      rest=${rest/#stat/$stat}
       [[ $pattern == *:* ]] || pattern+=::
       # shellcheck disable=SC2053 # a pattern
       [[ ${NAME/#keep/06keep} == ${pattern%%:*} ]] && echo "${pattern#*:} $rest"

@@ -41,7 +41,7 @@ talk() {
 @test "upper_server: ASCII letters come back as capitals, all else unchanged" {
   start upper_server
   local all=$BATS_TEST_TMPDIR/all
-  LC_ALL=C awk 'BEGIN { for (i = 0; i < 256; i++) printf "%c", i; print "\342\202\254a" }' >"$all"
+  LC_ALL=C awk 'BEGIN { for (i = 0; i < 256; i++) printf "%c", i; print "\342\202\254a\303a\377a" }' >"$all"
   LC_ALL=C tr '[:lower:]' '[:upper:]' <"$all" >"$all.expected"
   gives 'cat "$all.expected"' ask <"$all"
 }
@@ -65,7 +65,7 @@ talk() {
   wait_until has_sockets close-wait 1
   kill -CONT "$pid"
   wait_until ended "$started"
-  same "$(grep 'EPOLLOUT.*EPOLLRDHUP' "$out")" ''
+  same "$(grep EPOLLOUT "$out" | grep EPOLLRDHUP)" ''
 }
 
 # bats test_tags=whole
@@ -336,9 +336,9 @@ client_has_read() { # bytes
     'please input: '
   # Without a terminal it sends what was typed, and no prompts.
   printf 'hello\nq\n' |
-    timeout 20 "$(program upper_client)" "$port" >&- 2>&-
+    timeout 20 "$(program upper_client)" "$port" >&- 2>&- || [ $? -eq 1 ]
   wait_until has_descriptors "$without_clients"
   end_trace
-  same "$(sed -n -E 's/^(recv|read)[a-z]*\([5-9], [^"]*"([^"]*)".*/\2/p' "$log" | tr -d '\n')" \
+  same "$(sed -n -E '/MSG_PEEK/d; s/^(recv|read)[a-z]*\([5-9], [^"]*"([^"]*)".*/\2/p' "$log" | tr -d '\n')" \
     hello
 }
