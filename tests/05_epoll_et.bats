@@ -54,8 +54,8 @@ sendto 10'
     wait_read # and not only when it closes
     disconnect "$client"
   done
-  # A turn is not enough for any of these.
-  connect_many 4
+  # A turn is not enough for any of these, which are more than one wait reports.
+  connect_many 70
   stop
   for client in "${clients[@]}"; do
     send 'POST / HTTP/1.0\n\n%0400d' 1

@@ -91,6 +91,14 @@ is_full() {
     awk '$1 > 0 { read += $1 } END { print read + 0 }')
   echo "seen: of 20017 bytes, it read $read"
   ((read >= 20017))
+  # Nor does it stay where the request is incomplete.
+  start "$STAGE"
+  stop
+  printf 'GET /%01500d' 1 >"$BATS_TEST_TMPDIR/sent"
+  in_background ask <"$BATS_TEST_TMPDIR/sent" >/dev/null
+  wait_until has_sockets close-wait 1
+  kill -CONT "$pid"
+  wait_until ended "$started"
 }
 
 # bats test_tags=whole

@@ -33,8 +33,10 @@ setup() {
 
 @test "$STAGE: two requests in one piece are answered while the client stays" {
   connect
-  send 'GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n'
-  gives 'hellos 2' receive_bytes 228
+  for end in '\r\n\r\n' '\n\n'; do
+    send "GET / HTTP/1.1${end}GET / HTTP/1.1$end"
+    gives 'hellos 2' receive_bytes 228
+  done
 }
 
 @test "$STAGE: without TCP options, the second response takes 40 ms" {
@@ -152,7 +154,7 @@ setup() {
   answers
   tries=20 rests # the kernel may find room for a little more
   echo "resident: $before KB, then $(resident) KB"
-  (($(resident) - before < 1000))
+  (($(resident) - before < 4000))
 }
 
 # Connects, and sends more requests than all buffers hold, in the background.
