@@ -108,7 +108,7 @@ has_unread() {
   run ! grep -oE '<(img|script|link)[^>]* (src|href)="?(https?:|//)' "$book"
   run ! grep -oE '<a href="[^#h][^"]*"' "$book"
   run ! grep -oE '<img [^>]*alt="".*' "$book"
-  (($(grep -oE '<(img|svg) ' "$book" | wc -l) == $(grep -c '^!\[' "$PROJECT/NOTES.md")))
+  (($(grep -o '<img ' "$book" | wc -l) == $(grep -c '^!\[' "$PROJECT/NOTES.md")))
   # No window without a head is narrower than 500 points, but a page can be.
   echo '<script>const widths = [document.body.scrollWidth <= innerWidth]
     document.body.style.cssText = "width: 360px; padding: 0; margin: 0"
