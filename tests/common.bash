@@ -12,9 +12,9 @@ PROGRAMS=${PROGRAMS:-$PROJECT}
 DEADLINE=${DEADLINE:-60} # a wait ends after 200 * DEADLINE looks
 PATIENCE=${PATIENCE:-1}  # seconds of sleep after which a wait is in vain
 
-# bats looks at each command before it runs, to know which has failed, and that
-# takes half a millisecond. bash alone knows when one has failed. And bats starts date before
-# each test, for a time that it does not print.
+# bats looks at each command before it runs, to know which has failed, and that takes
+# half a millisecond. bash by itself knows when one has failed. And bats starts date
+# before each test, for a time that it does not print.
 set +T
 bats_error_trap() {
   bats_check_status_from_trap

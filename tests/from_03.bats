@@ -99,6 +99,7 @@ is_full() {
   wait_until has_sockets close-wait 1
   kill -CONT "$pid"
   wait_until ended "$started"
+  wait_until has_descriptors "$without_clients"
 }
 
 # bats test_tags=whole
