@@ -105,6 +105,17 @@ GET /2 HTTP/1.0"
   accepts_behind "$STAGE"
 }
 
+# Three times lets 120 clients, which any backlog holds, leave in mid-request, as many
+# before they are answered, and as many behind the response.
+come_and_go() {
+  for _ in 1 2 3; do
+    resets 0 120 <<<'GET / HT'
+    resets 0 120 half <<<$'GET / HTTP/1.0\n'
+    resets 150 120 <<<$'GET / HTTP/1.0\n'
+    answers
+  done
+}
+
 @test "$STAGE: clients that come and go do not make its memory grow" {
   local limit=32
   # A learner's 02 has threads, whose stacks are kept, and ASan keeps some things too.
@@ -120,15 +131,4 @@ GET /2 HTTP/1.0"
     (($(resident) - before >= limit)) || return 0
   done
   false
-}
-
-# Three times lets 120 clients, which any backlog holds, leave in mid-request, as many
-# before they are answered, and as many behind the response.
-come_and_go() {
-  for _ in 1 2 3; do
-    resets 0 120 <<<'GET / HT'
-    resets 0 120 half <<<$'GET / HTTP/1.0\n'
-    resets 150 120 <<<$'GET / HTTP/1.0\n'
-    answers
-  done
 }

@@ -47,7 +47,7 @@ static int unread_state(int netlink, struct sockaddr_in here,
     if (netlink == -1 || send(netlink, &request, sizeof request, 0) == -1 ||
         recv(netlink, &reply, sizeof reply, 0) == -1)
         err(EXIT_FAILURE, "netlink");
-    struct inet_diag_msg *socket = NLMSG_DATA(&reply.head);
+    const struct inet_diag_msg *socket = NLMSG_DATA(&reply.head);
     if (reply.head.nlmsg_type == NLMSG_ERROR ||
         socket->idiag_state == TCP_LISTEN)
         return 0; /* there is no such socket, but for the listening one */

@@ -3,10 +3,11 @@
 
 # How wide a column is does not matter, nor a space at the end of a line: ss
 # adapts the one, and an editor eats the other. On 64-bit ARM, epoll_wait is
-# epoll_pwait, with two more arguments.
+# epoll_pwait, with two more arguments. Newer versions of strace print the comma before
+# an argument with it.
 squeeze() {
   sed -E 's/\bepoll_pwait\(/epoll_wait(/; s/, NULL, 8(\) += )/\1/
-    s/ +/ /g; s/ +$//; $s/ *\.$/./'
+    s/ +/ /g; s/ +$//; $s/ *\.$/./; 1s/^, //; s/(\([0-9]+),(\.?)$/\1\2/'
 }
 
 # Sets $pattern to the regular expression of what NOTES.md shows.
