@@ -61,10 +61,11 @@ talk() {
   # Meanwhile, it waits for nothing else, though a client has half-closed.
   stop
   printf 'hello, world' >"$BATS_TEST_TMPDIR/sent"
-  in_background ask <"$BATS_TEST_TMPDIR/sent" >/dev/null
+  in_background ask <"$BATS_TEST_TMPDIR/sent" >"$BATS_TEST_TMPDIR/came"
   wait_until has_sockets close-wait 1
   kill -CONT "$pid"
   wait_until ended "$started"
+  same "$(<"$BATS_TEST_TMPDIR/came")" 'HELLO, WORLD'
   same "$(grep EPOLLOUT "$out" | grep EPOLLRDHUP)" ''
 }
 
