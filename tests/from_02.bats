@@ -118,7 +118,7 @@ come_and_go() {
 
 @test "$STAGE: clients that come and go do not make its memory grow" {
   local limit=32
-  # A learner's 02 has threads, whose stacks are kept, and ASan keeps some things too.
+  # A learner's 02 may keep its threads' stacks, and ASan keeps some memory too.
   [ "$STEP" != 02 ] && ! grep -q __asan_ "$(program "$STAGE")" || limit=1000
   RUN='env ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=0' start "$STAGE"
   [ "$STEP" = 02 ] || connect_many 100 # who stay

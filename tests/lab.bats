@@ -315,7 +315,7 @@ do :; done; make walk-01_blocking"
   same "$output" 'dawdlers: nobody listens on port 1'
 }
 
-@test "make watch shows every second what a server has open, and costs" {
+@test "make watch shows, every second, what a server has open and what it costs" {
   start 02_blocking_loop
   network=() # the server has none of its own
   open 80 24 "make watch PORT=$port"

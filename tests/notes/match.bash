@@ -3,8 +3,8 @@
 
 # How wide a column is does not matter, nor a space at the end of a line: ss
 # adapts the one, and an editor eats the other. On 64-bit ARM, epoll_wait is
-# epoll_pwait, with two more arguments. Newer versions of strace print the comma before
-# an argument with it.
+# epoll_pwait, with two more arguments. Newer versions of strace print a comma only with
+# the argument that follows.
 squeeze() {
   sed -E 's/\bepoll_pwait\(/epoll_wait(/; s/, NULL, 8(\) += )/\1/
     s/ +/ /g; s/ +$//; $s/ *\.$/./; 1s/^, //; s/(\([0-9]+),(\.?)$/\1\2/'
