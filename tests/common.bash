@@ -190,13 +190,13 @@ same_bytes() { # file file
 }
 
 # Prints the path of one of the suites' C programs: NAME or NAME.so. If it is not in
-# $TOOLS yet, builds it, while others that need it wait.
+# $TOOLS, or older than its source, builds it, while others that need it wait.
 tool() { # name
-  local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 options=()
+  local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 from=$PROJECT/tests/${1%.so}.c options=()
   [[ $1 != *.so ]] || options=(-shared -fPIC)
-  [ -e "$made" ] || flock "$made.lock" sh -c \
-    '[ -e "$0" ] || { "$@" "$0.new" && mv "$0.new" "$0"; }' "$made" \
-    gcc "${options[@]}" "$PROJECT/tests/${1%.so}.c" -o >&2
+  [ "$made" -nt "$from" ] || flock "$made.lock" sh -c \
+    '[ "$0" -nt "$1" ] || { shift && "$@" "$0.new" && mv "$0.new" "$0"; }' "$made" \
+    "$from" gcc "${options[@]}" "$from" -o >&2
   [ -e "$made" ] && echo "$made"
 }
 
@@ -467,7 +467,7 @@ start_crowded() { # name
 # True when the server's kernel has all that its clients have sent. (On a busy machine
 # even loopback takes its time.)
 has_arrived() {
-  ! ss -Htn state established "dst 127.0.0.1:$port" | awk '{ print $2 }' | grep -qvx 0
+  ! ss -4Htn state established "dst 127.0.0.1:$port" | awk '{ print $2 }' | grep -qvx 0
 }
 
 # True when a text is on the server's stderr.
@@ -534,8 +534,10 @@ requests() { # number
 
 # Prints so many responses that keep the connection.
 hellos() { # number
-  awk -v n="$1" -v one="$(hello | sed '/^Connection: close/d')" \
-    'BEGIN { while (n-- > 0) printf "%s", one }'
+  local one all
+  one=$(hello)
+  printf -v all '%*s' "$1" ''
+  printf '%s' "${all// /${one/Connection: close$'\r\n'/}}"
 }
 
 # Prints, sorted, how many microseconds the last nine of ten responses take.
@@ -640,7 +642,7 @@ has_response() {
 # Prints the server's sockets in a state, a line each. (At another address, a port of
 # the same number may be another test's.)
 sockets() { # state
-  ss -Htn state "$1" "src 127.0.0.1:$port"
+  ss -4Htn state "$1" "src 127.0.0.1:$port"
 }
 
 has_sockets() { # state number
@@ -660,7 +662,7 @@ keeps_time_wait() {
 # is closed: TCP only asks now and then whether it has opened (persist, ss(8)).
 is_not_read() {
   ((looks += 3)) # of wait_until: one with ss takes its time
-  [[ $'\n'$(ss -Htno state established "src 127.0.0.1:$port") == \
+  [[ $'\n'$(ss -4Htno state established "src 127.0.0.1:$port") == \
     *$'\n'[1-9]*'timer:(persist'* ]] && is_quiet
 }
 

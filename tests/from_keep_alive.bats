@@ -171,7 +171,7 @@ pipeline_without_reading() {
   wait_until is_not_read
   answers # and what waits for the other is still its own
   # More than the buffers on both sides hold.
-  number=$(ss -Htn "src 127.0.0.1:$port or dst 127.0.0.1:$port" |
+  number=$(ss -4Htn "src 127.0.0.1:$port or dst 127.0.0.1:$port" |
     awk '{ held += $2 + $3 } END { print int(held / 114) + 1000 }')
   gives "hellos $number" receive_bytes $((114 * number))
 }
