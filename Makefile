@@ -66,12 +66,12 @@ help:
 	line trace-04_epoll_lt 'run it under strace'; \
 	line test-04_epoll_lt 'test it'; \
 	line walk-04_epoll_lt 'play its walkthrough, in four terminals'; \
-	line lab 'open only the four terminals'; \
+	line lab 'open just the four terminals'; \
 	line dawdlers 'connect ten slow clients to PORT=8080'; \
 	line watch 'show the connections of PORT=8080, and their cost'; \
 	echo; \
 	echo 'Exercises (4.1) and hunts (4.a):'; \
-	line progress 'show what is done, tried and open'; \
+	line progress 'show which are done, tried, or still open'; \
 	line try-4.a 'begin one'; \
 	line check-4.a 'check your copy in my/'; \
 	line hint-4.a 'show one more hint'; \
@@ -79,8 +79,8 @@ help:
 	echo; \
 	line test 'test all stages'; \
 	line bench 'measure what each way of waiting costs'; \
-	line timeline 'draw how 02, 03 and 05 wait, in my/'; \
-	line book 'make one HTML file of the workbook, in my/'; \
+	line timeline 'draw in my/ how 02, 03 and 05 wait'; \
+	line book 'turn the workbook into one HTML file, in my/'; \
 	line clean 'remove what was built'; \
 	line help-all 'list every target'
 
@@ -88,16 +88,16 @@ help-all: help
 	@line() { printf '%-27s %s\n' "make $$1" "$$2"; }; \
 	echo; \
 	echo 'The rest:'; \
-	line all 'build all six stages (so does make alone)'; \
-	for s in $(REST); do line $$s 'build this stage'; done; \
+	line all 'build all six stages (so does plain make)'; \
+	for s in $(REST); do line $$s 'build it'; done; \
 	line help 'show what a student needs'; \
-	line test-all 'run the tests, and those that take minutes'; \
+	line test-all 'run all tests, with those that take minutes'; \
 	line test-long 'run only those that take minutes'; \
-	for s in $(REST); do line test-$$s 'test this stage'; done; \
+	for s in $(REST); do line test-$$s 'test it'; done; \
 	line test-upper 'test upper_server and upper_client'; \
-	line test-project 'test what is not a stage'; \
+	line test-project 'test the Makefiles and what the stages share'; \
 	line test-sanitized 'test the programs built with ASan and UBSan'; \
-	line test-short 'test with one byte for each recv and send'; \
+	line test-short 'test while each recv and send moves one byte'; \
 	line test-faults 'make each system call fail'; \
 	line test-hostile 'test with hostile clients'; \
 	line test-fuzz 'test with mutated requests'; \
@@ -107,14 +107,14 @@ help-all: help
 	line test-browser 'test with a browser as the client'; \
 	for s in $(REST:01%=); do line diff-$$s 'show what it changes'; done; \
 	for s in $(REST); do line trace-$$s 'run it under strace'; done; \
-	line again-4.a 'begin anew; the old copy stays, as my/4.a.1'; \
+	line again-4.a 'begin again; the old copy stays, as my/4.a.1'; \
 	line keep-4.a 'check it each time the file is saved'; \
-	line 'progress FORM=tab' 'show it in a form for programs'; \
+	line 'progress FORM=tab' 'show progress in a form for programs'; \
 	line test-exercises 'test the exercises and the hunts'; \
 	for s in $(REST); do line walk-$$s 'play its walkthrough'; done; \
 	line test-lab 'test the lab and its walks'; \
 	for p in $(PARTS); do line bench-$$p 'measure that part alone'; done; \
-	line film 'draw how 04 and 05 wait, step by step, in my/'; \
+	line film 'draw in my/, step by step, how 04 and 05 wait'; \
 	line lint 'look for faults without running anything'
 
 test: all

@@ -79,7 +79,7 @@ static int open_listener(struct sockaddr_in address)
         if (fcntl(fd, F_GETFD) == -1) /* a socket would get this number */
             check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
-    int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
+    int on = 1; /* without it, bind() fails while TIME-WAIT lasts */
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
           "setsockopt");
     check(bind(listener, (struct sockaddr *)&address, sizeof address), "bind");
@@ -125,8 +125,8 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Returns whether a body may follow the request, a NUL-terminated string. (A
- * NUL inside it would hide the header fields after it.) */
+/* Returns whether a body may follow the NUL-terminated request. (A NUL inside
+ * the request would hide the header fields after it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
@@ -209,7 +209,7 @@ int main(int argc, char *argv[])
             if (!reported)
                 fprintf(stderr, NAME ": accept: %s\n", strerror(errno));
             reported = true;
-            sleep(1); /* a client is still waiting: accept() would fail again */
+            sleep(1); /* accept() would fail again at once */
         }
     }
 }

@@ -82,7 +82,7 @@ static int open_listener(struct sockaddr_in address)
         if (fcntl(fd, F_GETFD) == -1) /* a socket would get this number */
             check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
-    int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
+    int on = 1; /* without it, bind() fails while TIME-WAIT lasts */
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
           "setsockopt");
     check(bind(listener, (struct sockaddr *)&address, sizeof address), "bind");
@@ -128,8 +128,8 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Returns whether a body may follow the request, a NUL-terminated string. (A
- * NUL inside it would hide the header fields after it.) */
+/* Returns whether a body may follow the NUL-terminated request. (A NUL inside
+ * the request would hide the header fields after it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
@@ -144,7 +144,7 @@ static bool may_have_body(const char *request, size_t length)
 enum { MAX_DESCRIPTORS = FD_SETSIZE }; /* select() cannot watch more */
 
 /* READING until the request is complete, WRITING until the response is sent,
- * CLOSING (half-closed, if more may come) until the client closes. */
+ * CLOSING (half-closed, only if more may come) until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {

@@ -69,7 +69,7 @@ static int open_listener(struct sockaddr_in address)
         if (fcntl(fd, F_GETFD) == -1) /* a socket would get this number */
             check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
-    int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
+    int on = 1; /* without it, bind() fails while TIME-WAIT lasts */
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
           "setsockopt");
     check(bind(listener, (struct sockaddr *)&address, sizeof address), "bind");
@@ -161,7 +161,7 @@ static void print_event(int fd, uint32_t events)
     fflush(stdout);
 }
 
-/* Receives a chunk, capitalizes it, and waits for room to send it. */
+/* Receives a chunk, capitalizes it, and watches for room to send it. */
 static void read_chunk(int client)
 {
     struct connection *connection = &connections[client];
@@ -176,7 +176,7 @@ static void read_chunk(int client)
         close(client);
 }
 
-/* Sends what there is room for. After the last byte, waits for more to read. */
+/* Sends what fits. After the last byte, watches for more to read. */
 static void write_chunk(int client)
 {
     struct connection *connection = &connections[client];

@@ -1,7 +1,7 @@
 /* 05_epoll_et: each change is reported once.
  *
  * New since 04_epoll_lt: EPOLLET. epoll reports that a socket has become ready,
- * not that it still is. So the server registers once, and goes on until EAGAIN.
+ * not that it still is. So the events stay; the server goes on until EAGAIN.
  *
  * Try: strace -e /epoll ./05_epoll_et
  */
@@ -81,7 +81,7 @@ static int open_listener(struct sockaddr_in address)
         if (fcntl(fd, F_GETFD) == -1) /* a socket would get this number */
             check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
-    int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
+    int on = 1; /* without it, bind() fails while TIME-WAIT lasts */
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
           "setsockopt");
     check(bind(listener, (struct sockaddr *)&address, sizeof address), "bind");
@@ -127,8 +127,8 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Returns whether a body may follow the request, a NUL-terminated string. (A
- * NUL inside it would hide the header fields after it.) */
+/* Returns whether a body may follow the NUL-terminated request. (A NUL inside
+ * the request would hide the header fields after it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
@@ -143,7 +143,7 @@ static bool may_have_body(const char *request, size_t length)
 enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64, MAX_STEPS = 16 };
 
 /* READING until the request is complete, WRITING until the response is sent,
- * CLOSING (half-closed, if more may come) until the client closes. */
+ * CLOSING (half-closed, only if more may come) until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {
@@ -270,8 +270,8 @@ static void discard_rest(int client)
     check_transfer(client, recv(client, chunk, CHUNK_SIZE, 0));
 }
 
-/* Serves a client until EAGAIN. A client that never causes EAGAIN gets only
- * MAX_STEPS; EPOLL_CTL_MOD then queues it behind the others. */
+/* Serves a client until EAGAIN. A client that never causes EAGAIN gets
+ * MAX_STEPS a turn; EPOLL_CTL_MOD then queues it behind the others. */
 static void advance(int client)
 {
     struct connection *connection = &connections[client];

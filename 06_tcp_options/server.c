@@ -12,7 +12,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/tcp.h> /* netinet/tcp.h, as in tcp(7), has an old tcp_info */
+#include <linux/tcp.h> /* the netinet/tcp.h of tcp(7) has an old tcp_info */
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -90,7 +90,7 @@ static int open_listener(struct sockaddr_in address)
         if (fcntl(fd, F_GETFD) == -1) /* a socket would get this number */
             check(open("/dev/null", O_RDONLY), "open");
     int listener = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
-    int on = 1; /* without it, bind() fails while TIME_WAIT lasts */
+    int on = 1; /* without it, bind() fails while TIME-WAIT lasts */
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
           "setsockopt");
     check(bind(listener, (struct sockaddr *)&address, sizeof address), "bind");
@@ -136,8 +136,8 @@ static size_t find_end(const char *request, size_t length)
     return 0;
 }
 
-/* Returns whether a body may follow the request, a NUL-terminated string. (A
- * NUL inside it would hide the header fields after it.) */
+/* Returns whether a body may follow the NUL-terminated request. (A NUL inside
+ * the request would hide the header fields after it.) */
 static bool may_have_body(const char *request, size_t length)
 {
     return (strncmp(request, "GET ", 4) != 0 &&
@@ -152,7 +152,7 @@ static bool may_have_body(const char *request, size_t length)
 enum { MAX_DESCRIPTORS = 65536, MAX_EVENTS = 64, MAX_STEPS = 16 };
 
 /* READING until the request is complete, WRITING until the response is sent,
- * CLOSING (half-closed, if more may come) until the client closes. */
+ * CLOSING (half-closed, only if more may come) until the client closes. */
 enum state { CLOSED, READING, WRITING, CLOSING };
 
 struct connection {
@@ -192,7 +192,7 @@ static int watch(int operation, int fd, uint32_t events)
 }
 
 /* Prints how many segments TCP has sent for the responses: TCP_INFO, tcp(7).
- * After shutdown() only a full window delays bytes; the FIN counts as one. */
+ * After shutdown() only a full window delays bytes. FIN counts as a byte. */
 static void report_segments(int client)
 {
     struct tcp_info info = {0};
@@ -255,7 +255,7 @@ static void accept_connection(int listener)
         close_connection(client);
 }
 
-/* Corks the connection, so that TCP sends only full segments, or uncorks it. */
+/* Corks the connection (TCP then sends only full segments), or uncorks it. */
 static void set_cork(int client, int on)
 {
     if (strcmp(mode, "cork") == 0 &&
@@ -288,7 +288,7 @@ static void drop_bytes(struct connection *connection, size_t count)
     memmove(request, request + count, connection->length);
 }
 
-/* Chooses the response to the first request in the buffer, if complete. */
+/* Chooses the response to the first request, if complete or too long. */
 static void answer_request(int client)
 {
     struct connection *connection = &connections[client];
@@ -300,7 +300,7 @@ static void answer_request(int client)
     connection->response = too_large;
     if (end > 0) {
         print_request(request, end);
-        request[end - 1] = '\0'; /* a string; the next request is whole */
+        request[end - 1] = '\0'; /* a string; leaves the next request whole */
         bool last = may_have_body(request, end - 1);
         connection->more_may_come |= last;
         connection->keep_alive = !last && is_persistent(request);
@@ -367,8 +367,8 @@ static void discard_rest(int client)
     check_transfer(client, recv(client, chunk, CHUNK_SIZE, 0));
 }
 
-/* Serves a client until EAGAIN. A client that never causes EAGAIN gets only
- * MAX_STEPS; EPOLL_CTL_MOD then queues it behind the others. */
+/* Serves a client until EAGAIN. A client that never causes EAGAIN gets
+ * MAX_STEPS a turn; EPOLL_CTL_MOD then queues it behind the others. */
 static void advance(int client)
 {
     struct connection *connection = &connections[client];
@@ -392,7 +392,7 @@ static void advance(int client)
 }
 
 /* Closes connections whose deadline has passed. Checks at most once a second.
- * (First reads what came while the program was stopped, or could not print.) */
+ * (Before that, reads what came while the program was stopped or blocked.) */
 static void close_overdue(time_t now)
 {
     static time_t last_look;

@@ -7,7 +7,7 @@ FOLDER=$PROJECT/tests/exercises
 
 # Checks every copy that a folder knows of, some at once, for they mostly wait.
 # Leaves $BATS_FILE_TMPDIR/ID/KIND.{log,code}. Kinds: given, the bare stage, or
-# with its bug; sound, the stage or the solution; the other and wrong mends; and
+# with its bug; sound, the stage or the solution; the other and wrong fixes; and
 # shows and hides, which play the transcript of a hunt, with its bug and without.
 # With $IDS, only those are looked at.
 setup_file() {
@@ -37,7 +37,7 @@ list_kinds() {
   local id kind
   while read -r _ id kind; do
     [[ " ${IDS-$id} " != *" $id "* ]] || echo "$id $kind"
-  done < <("$FOLDER/exercise" mends)
+  done < <("$FOLDER/exercise" fixes)
   ids hunts | sed 's/.*/& shows\n& hides/'
 }
 
@@ -52,7 +52,7 @@ red_of() { # id
 }
 
 # Prints something where a check is to run its proof alone, for time: `make test` runs
-# the rest on the stage's own text, and here it runs on one other mend of each source.
+# the rest on the stage's own text, and here it runs on one other fix of each source.
 proof_alone() { # id kind
   local one
   [[ -e $FOLDER/$1/bug.patch && $2 == @(sound|other-*) ]] || return 0
@@ -68,16 +68,16 @@ proof_alone() { # id kind
 
 # Makes the learner's copy of a kind, and checks it, or plays its transcript.
 try_kind() { # id kind
-  local id=$1 kind=$2 mend=$2 code=0 log=$BATS_FILE_TMPDIR/$1/$2
+  local id=$1 kind=$2 fix=$2 code=0 log=$BATS_FILE_TMPDIR/$1/$2
   [ "$kind" != given ] || export SHOWN=99 # all that it turns red are looked for
   case $kind in
-  shows) mend=given ;;
-  hides) mend=sound ;;
+  shows) fix=given ;;
+  hides) fix=sound ;;
   esac
   export MY=$log.my
   mkdir -p "${log%/*}"
-  "$FOLDER/exercise" mend "$id" "$mend"
-  if [ "$mend" = "$kind" ]; then
+  "$FOLDER/exercise" fix "$id" "$fix"
+  if [ "$fix" = "$kind" ]; then
     PROOF_ALONE=$(proof_alone "$id" "$kind") "$FOLDER/exercise" check "$id"
   else
     make -s -B -C "$MY/$id/$(dirname "$(source_of "$id")")"
@@ -123,7 +123,7 @@ all_end() { # code kind|kind...
 @test "every change applies to the stage as it is, and no compiler warns" {
   export FOLDER
   export -f compiles source_of
-  same "$("$FOLDER/exercise" mends |
+  same "$("$FOLDER/exercise" fixes |
     xargs -P "$(nproc)" -n 3 bash -c 'compiles "$@" 2>&1 || echo "not $*"' -)" ''
 }
 
@@ -131,7 +131,7 @@ compiles() { # verdict id kind
   export MY=$BATS_TEST_TMPDIR/$2.$3
   local file
   file=$MY/$2/$(source_of "$2")
-  "$FOLDER/exercise" mend "$2" "$3" &&
+  "$FOLDER/exercise" fix "$2" "$3" &&
     gcc -O2 -Wall -Wextra -Werror -c -o /dev/null "$file" &&
     clang -Wall -Wextra -Werror -fsyntax-only "$file"
 }
@@ -141,11 +141,11 @@ compiles() { # verdict id kind
   all_end 1 hides
 }
 
-@test "a check says no to a fresh copy, and to mends that hide the symptom" {
+@test "a check says no to a fresh copy, and to fixes that hide the symptom" {
   all_end 1 'given|wrong-*'
 }
 
-@test "a check says yes to the right stage or solution, and to other right mends" {
+@test "a check says yes to the right stage or solution, and to other right fixes" {
   all_end 0 'sound|other-*'
 }
 
@@ -162,7 +162,7 @@ compiles() { # verdict id kind
   done
 }
 
-@test "a check names what a known wrong mend gets wrong, and no other's mistake" {
+@test "a check names what a known wrong fix gets wrong, and no other's mistake" {
   while read -r id kind; do
     [[ $kind != shows && $kind != hides ]] || continue
     log=$(tr '\n' ' ' <"$BATS_FILE_TMPDIR/$id/$kind.log")
