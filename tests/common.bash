@@ -662,7 +662,7 @@ keeps_time_wait() {
 # is closed: TCP only asks now and then whether it has opened (persist, ss(8)).
 is_not_read() {
   ((looks += 3)) # of wait_until: one with ss takes its time
-  [[ $'\n'$(ss -4Htno state established "src 127.0.0.1:$port") == \
+  sleeps && [[ $'\n'$(ss -4Htno state established "src 127.0.0.1:$port") == \
     *$'\n'[1-9]*'timer:(persist'* ]] && is_quiet
 }
 
