@@ -190,13 +190,13 @@ same_bytes() { # file file
 }
 
 # Prints the path of one of the suites' C programs: NAME or NAME.so. If it is not in
-# $TOOLS, or older than its source, builds it, while others that need it wait.
+# $TOOLS yet, builds it, while others that need it wait.
 tool() { # name
-  local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 from=$PROJECT/tests/${1%.so}.c options=()
+  local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 options=()
   [[ $1 != *.so ]] || options=(-shared -fPIC)
-  [ "$made" -nt "$from" ] || flock "$made.lock" sh -c \
-    '[ "$0" -nt "$1" ] || { shift && "$@" "$0.new" && mv "$0.new" "$0"; }' "$made" \
-    "$from" gcc "${options[@]}" "$from" -o >&2
+  [ -e "$made" ] || flock "$made.lock" sh -c \
+    '[ -e "$0" ] || { "$@" "$0.new" && mv "$0.new" "$0"; }' "$made" \
+    gcc "${options[@]}" "$PROJECT/tests/${1%.so}.c" -o >&2
   [ -e "$made" ] && echo "$made"
 }
 
@@ -536,8 +536,9 @@ requests() { # number
 hellos() { # number
   local one all
   one=$(hello)
-  printf -v all '%*s' "$1" ''
-  printf '%s' "${all// /${one/Connection: close$'\r\n'/}}"
+  one=${one/Connection: close$'\r\n'/} all=$one
+  while ((${#all} < $1 * ${#one})); do all+=$all; done
+  printf '%s' "${all:0:$1*${#one}}"
 }
 
 # Prints, sorted, how many microseconds the last nine of ten responses take.
