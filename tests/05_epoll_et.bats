@@ -4,7 +4,7 @@
 load common
 
 # bats test_tags=whole,economy
-@test "05_epoll_et: a GET costs five calls, besides the waits and the console" {
+@test "05_epoll_et: a GET costs six calls, besides the waits and the console" {
   trace_gets 05_epoll_et
   # And one in which accept4() says EAGAIN, for all clients that came together. (The
   # first event of a client says only that there is room to write: it costs no call.)
@@ -40,7 +40,7 @@ sendto 10'
   gives 'hellos 3' receive_from_each 114
 }
 
-@test "05_epoll_et: a request is answered whichever step of a turn ends it" {
+@test "05_epoll_et: a request is answered whichever step of a turn completes it" {
   RUN=$(preload short) start 05_epoll_et # a byte a step
   for length in {1..16}; do # MAX_STEPS
     connect

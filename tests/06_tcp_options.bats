@@ -81,7 +81,7 @@ setup() {
 }
 
 # bats test_tags=whole
-@test "06_tcp_options: if a full window holds bytes back, its report says so far" {
+@test "06_tcp_options: if a closed window holds bytes back, its report says 'so far'" {
   # Nobody reads what nc has read, and its buffer is small.
   mkfifo "$BATS_TEST_TMPDIR/full"
   exec {client}<>"$BATS_TEST_TMPDIR/full"

@@ -38,7 +38,7 @@ wait_until() {
   local all_looks=0 looks=0 turns spent did=worked
   until "$@"; do
     if in_vain; then
-      echo "waited in vain until: $(in_words "$@")"
+      echo "this did not happen: $(in_words "$@")"
       [ -n "${pid-}" ] || return 1
       ! sleeps || did=slept
       ! alive "$pid" Tt || did='was stopped'
@@ -131,11 +131,11 @@ in_words() { # command...
   is_quiet) echo 'the server has nothing to do for a while' ;;
   is_not_read) echo 'the server sleeps, and leaves unread what the client sends' ;;
   has_arrived) echo 'what the clients have sent has arrived' ;;
-  keeps_time_wait) echo 'the kernel has room for sockets in TIME_WAIT' ;;
+  keeps_time_wait) echo 'the kernel has room for sockets in TIME-WAIT' ;;
   all_is_read) echo 'the server has read all that was sent' ;;
   is_full) echo 'the client cannot send any more' ;;
   console_shows) echo "the console shows: $2" ;;
-  grep) echo "a line has: ${*:(-2):1}" ;;
+  grep) echo "the output has: ${*:(-2):1}" ;;
   sleeps) echo 'the server has nothing more to do' ;;
   *) echo "${*//_/ }" ;;
   esac
@@ -169,7 +169,7 @@ gives() { # expecting-command command...
     [[ $code == @(0|124) ]] || echo 'seen: the connection was reset'
     [ "$1" != ask_for ] || printf 'sent:     %s\n' "${2:0:300}" | cat -v
     (($(wc -c <"$expected") < 600)) ||
-      echo "seen: $(wc -c <"$got") bytes, of $(wc -c <"$expected"), and all right up to" \
+      echo "seen: $(wc -c <"$got") bytes of $(wc -c <"$expected"), correct up to" \
         "byte $(cmp "$got" "$expected" 2>&1 | sed -nE 's/.* (byte|char) ([0-9]+).*/\2/p; s/.* empty$/0/p')"
     show_both "$(tail -c 600 "$expected" | tr '\0' '@')" \
       "$(tail -c 600 "$got" | tr '\0' '@')"

@@ -179,7 +179,7 @@ send_cut() { # file where
   done
 }
 
-@test "$STAGE: 100,000 bytes without a line end get 431, and are not shown" {
+@test "$STAGE: 100,000 bytes without a newline get 431, and are not shown" {
   have_server
   gives too_large ask < <(head -c 100000 /dev/zero | tr '\0' a)
   same "$(grep -c '^-' "$out")" 0
@@ -334,7 +334,7 @@ client_that_still_sends() {
   done
 }
 
-@test "$STAGE: signals that it inherits as ignored or blocked stay so" {
+@test "$STAGE: signals that are ignored or blocked when it starts stay so" {
   for how in ignore block; do
     RUN="env --$how-signal=INT --$how-signal=TERM" start "$STAGE"
     kill -INT "$pid"

@@ -64,7 +64,7 @@ load common
   answers
 }
 
-@test "$STAGE: when a call on a client's socket fails, it closes that client alone" {
+@test "$STAGE: when a call on a client's socket fails, it closes only that client" {
   for call in recvfrom sendto; do
     RUN="strace -D -o ${log@Q} -e trace=$call -e inject=$call:error=EHOSTUNREACH:when=1" \
       start "$STAGE"

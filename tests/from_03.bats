@@ -76,7 +76,7 @@ is_full() {
 }
 
 # bats test_tags=whole
-@test "$STAGE: it reads all that a half-closed client has sent before it closes" {
+@test "$STAGE: before it closes, it reads all that a half-closed client has sent" {
   for text in 'POST / HTTP/1.0\n\n%020000d' 'GET /%01500d'; do
     RUN="strace -D -o ${log@Q} -e trace=recvfrom,recvmsg,read,readv,splice" start "$STAGE"
     printf "$text" 1 >"$BATS_TEST_TMPDIR/sent"
@@ -207,7 +207,7 @@ is_full() {
   tries=40 rests
 }
 
-@test "$STAGE: if it cannot wait for a client's socket, it closes that client alone" {
+@test "$STAGE: if it cannot wait for a client's socket, it closes only that client" {
   local call=epoll_ctl
   [[ $STAGE != 03_* ]] || call=fcntl # made non-blocking
   closes_only "$STAGE" "$call" 1 'GET / HT'

@@ -116,7 +116,7 @@ setup() {
     'GET /HTTP/1.1 HTTP/1.0\r\nA: HTTP/1.1\r\n\r\n'
 }
 
-@test "$STAGE: what follows a body or an unknown method is not taken for a request" {
+@test "$STAGE: after an announced body or an unknown method, nothing is taken for a request" {
   for start in 'POST / HTTP/1.1' 'OPTIONS / HTTP/1.1' 'get / HTTP/1.1' \
     'head / HTTP/1.1' 'GETX / HTTP/1.1' 'HEADX / HTTP/1.1' 'HELLO / HTTP/1.1' \
     'GET / HTTP/1.1\r\nContent-Length: 5' \
@@ -268,7 +268,7 @@ ends_them_in_time() {
   gives true receive
 }
 
-@test "$STAGE: silent clients that fill the table are closed in time" {
+@test "$STAGE: silent clients that leave no descriptor free are closed in time" {
   RUN='prlimit --nofile=16 --' start_with_clock
   connect_many 14
   wait_until says 'Too many open files'

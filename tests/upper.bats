@@ -205,7 +205,7 @@ $fd: EPOLLIN"
 }
 
 # bats test_tags=whole
-@test "upper_client: shows each reply, skips empty lines, leaves on q alone" {
+@test "upper_client: shows each reply, skips empty lines, ends only on q" {
   start upper_server
   run --separate-stderr talk < <(printf 'hello\n\nx\nwörld\nq\0r\nq\nmore\n')
   same "$status" 0
@@ -303,7 +303,7 @@ client_has_read() { # bytes
     ((BASH_REMATCH[1] == 0 || ++late % 50 == 0))
 }
 
-@test "upper_client: says so when the server goes away, at the prompt" {
+@test "upper_client: at the prompt, says so when the server goes away" {
   start upper_server
   local input=$BATS_TEST_TMPDIR/input said=$BATS_TEST_TMPDIR/said code=0
   mkfifo "$input"
