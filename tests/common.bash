@@ -712,7 +712,7 @@ survives_accept() { # name
 }
 
 answers_after() { # command
-  local PATIENCE=3
+  local PATIENCE=2
   "$1"
   wait_until eval 'is_quiet || ended' >/dev/null
   alive || ! says 'Cannot allocate memory' || return 0 # it gives up, and says so
