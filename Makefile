@@ -41,7 +41,7 @@ INTO := my
 MAKEFLAGS += --no-print-directory
 
 # The tests that take minutes.
-LONG := sanitized short faults hostile fuzz bench notes exercises \
+LONG := exercises sanitized short faults hostile fuzz bench notes \
 	browser lab
 
 .PHONY: all help help-all test shake test-all test-long lint bench timeline \
