@@ -194,8 +194,7 @@ is_full() {
 }
 
 @test "$STAGE: out of descriptors, it does not spin" {
-  # strace ends its naps at once, if it takes any: it has to wait for events.
-  RUN=$(injecting nanosleep,clock_nanosleep error=EINTR) start_crowded "$STAGE"
+  RUN="strace -f -D -o ${log@Q} -e trace=nanosleep,clock_nanosleep" start_crowded "$STAGE"
   # It is tried again a second later; and strace stops it at each call.
   tries=40 rests
   for client in "${clients[@]}"; do
@@ -205,6 +204,11 @@ is_full() {
   connect_many 20 # a second time
   wait_until has_descriptors 16
   tries=40 rests
+  end_trace >/dev/null
+  ! grep -q nanosleep "$log" || {
+    echo 'seen: the server sleeps, and serves nobody, where it should wait for events'
+    return 1
+  }
 }
 
 @test "$STAGE: if it cannot wait for a client's socket, it closes only that client" {

@@ -95,7 +95,7 @@ setup() {
 
 # bats test_tags=whole
 @test "$STAGE: after Connection: close, in capitals or not, it answers and closes" {
-  for line in 'Connection: close' 'connection:CLOSE' \
+  for line in 'Connection: close' 'connection: CLOSE' 'Connection:close' \
     "A: $(printf '%02000d' 1)\r\nConnection: close" \
     "Connection: a$(printf '%02000d' 1), close" \
     'CONNECTION: upgrade, Close' 'Connection: a\r\nConnection: cLOSE' \
