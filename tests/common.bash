@@ -706,8 +706,7 @@ survives_accept() { # name
   done
   for started in "${running[@]}"; do
     wait "$started" || {
-      [ "$started" = "${running[0]}" ] ||
-        echo 'seen: this is where epoll_ctl, too, fails for the listening socket'
+      [ "$started" = "${running[0]}" ] || echo 'seen: epoll_ctl fails, too, for the listening socket'
       return 1
     }
   done
