@@ -79,8 +79,8 @@ help:
 	echo; \
 	line test 'test all stages'; \
 	line bench 'measure what each way of waiting costs'; \
-	line timeline 'draw in my/ how 02, 03 and 05 wait'; \
-	line book 'turn the workbook into one HTML file, in my/'; \
+	line timeline 'draw how 02, 03 and 05 wait (in my/)'; \
+	line book 'turn the workbook into one HTML file (in my/)'; \
 	line clean 'remove what was built'; \
 	line help-all 'list every target'
 
@@ -91,7 +91,7 @@ help-all: help
 	line all 'build all six stages (so does plain make)'; \
 	for s in $(REST); do line $$s 'build it'; done; \
 	line help 'show what a student needs'; \
-	line test-all 'run all tests, with those that take minutes'; \
+	line test-all 'run all tests, including those that take minutes'; \
 	line test-long 'run only those that take minutes'; \
 	for s in $(REST); do line test-$$s 'test it'; done; \
 	line test-upper 'test upper_server and upper_client'; \
@@ -114,7 +114,7 @@ help-all: help
 	for s in $(REST); do line walk-$$s 'play its walkthrough'; done; \
 	line test-lab 'test the lab and its walks'; \
 	for p in $(PARTS); do line bench-$$p 'measure that part alone'; done; \
-	line film 'draw in my/, step by step, how 04 and 05 wait'; \
+	line film 'draw how 04 and 05 wait, step by step (in my/)'; \
 	line lint 'look for faults without running anything'
 
 test: all

@@ -1,7 +1,7 @@
 /* 05_epoll_et: each change is reported once.
  *
  * New since 04_epoll_lt: EPOLLET. epoll reports that a socket has become ready,
- * not that it still is. So the events stay; the server goes on until EAGAIN.
+ * not that it still is. Events never change; the server goes on until EAGAIN.
  *
  * Try: strace -e /epoll ./05_epoll_et
  */

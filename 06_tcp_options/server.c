@@ -192,7 +192,7 @@ static int watch(int operation, int fd, uint32_t events)
 }
 
 /* Prints how many segments TCP has sent for the responses: TCP_INFO, tcp(7).
- * After shutdown() only a closed window delays bytes. FIN counts as a byte. */
+ * After shutdown() only a closed window delays bytes (the FIN is one). */
 static void report_segments(int client)
 {
     struct tcp_info info = {0};
