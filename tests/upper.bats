@@ -252,7 +252,7 @@ please input: '
   for words in HELLOAGAIN 'HE LLOAGAIN'; do
     # shellcheck disable=SC2086 # one or two
     nc_server $words
-    pid=$nc PATIENCE=5 run talk < <(printf 'hello\nagain\n')
+    pid=$nc PATIENCE=3 run talk < <(printf 'hello\nagain\n')
     same "${lines[0]}" 'please input: HELLO'
     [[ ${lines[*]:1} == *@('went away'|': AGAIN')* ]] # and does not wait for more
   done
