@@ -65,6 +65,12 @@ is_timed() { # line-of-heading
   DEADLINE=2 run -1 "$TOOLS/play" "$wrong" "$section"
 }
 
+@test "what comes after a pause is waited for" {
+  cd "$BATS_TEST_TMPDIR"
+  printf '%s\n' '```' "$ printf 'a\n\n'; read -rt 1; echo b" a '' b '```' >pause.md
+  "$TOOLS/play" pause.md all
+}
+
 @test "epoll_wait may be epoll_pwait, as on 64-bit ARM" {
   # shellcheck source=tests/notes/match.bash
   . "$TOOLS/match.bash"
