@@ -67,7 +67,8 @@ is_timed() { # line-of-heading
 
 @test "what comes after a pause is waited for" {
   cd "$BATS_TEST_TMPDIR"
-  printf '%s\n' '```' "$ printf 'a\n\n'; read -rt 1; echo b" a '' b '```' >pause.md
+  printf '%s\n' '```' "$ printf 'a\n\n'; read -rt 1; echo b" a '' b \
+    '$ read -rt 1; echo c' c '$ echo d' d '```' >pause.md
   "$TOOLS/play" pause.md all
 }
 
