@@ -497,7 +497,7 @@ client_in_mid_request() {
 # So many times: connects, sends its input, half-closes if told to, reads some bytes of
 # the answer, and resets the connection.
 resets() { # bytes times [half]
-  patiently "$(tool reset)" "$port" "$@"
+  patiently "$PROJECT/tests/reset" "$port" "$@"
 }
 
 disconnect() { # descriptor

@@ -34,7 +34,7 @@ load common
 
 @test "$STAGE: half a request of one client is not part of the next one's" {
   start "$STAGE"
-  for way in true "$(tool reset)"; do # it leaves, or resets the connection
+  for way in true "$PROJECT/tests/reset"; do # it leaves, or resets the connection
     client_in_mid_request
     "$way" <&"$client"
     disconnect "$client"

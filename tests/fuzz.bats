@@ -8,7 +8,6 @@ load common
 setup() {
   local folder=$BATS_TEST_TMPDIR/requests
   mkdir "$folder"
-  RESET=$(tool reset)
   printf 'GET / HTTP/1.0\r\nHost: a\r\nA: b\r\n\r\n' >"$folder/1"
   printf 'HEAD / HTTP/1.1\r\nConnection: a, close\r\n\r\n' >"$folder/2"
   printf 'POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello' >"$folder/3"
@@ -23,7 +22,7 @@ setup() {
 throw() { # file
   case $((RANDOM % 4)) in
   0)
-    timeout 0.05 "$RESET" "$port" $((RANDOM % 120)) 1 <"$1" || true
+    timeout 0.1 "$PROJECT/tests/reset" "$port" $((RANDOM % 120)) 1 <"$1" || true
     return
     ;;
   1)

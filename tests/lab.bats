@@ -299,7 +299,9 @@ do :; done; make walk-01_blocking"
 
 # --- Dawdlers, and what a server costs -------------------------------------
 
-@test "ten dawdlers hold a port until Ctrl-C" {
+@test "ten dawdlers hold a port until Ctrl-C, or say that nobody listens" {
+  run -1 "$PROJECT/tests/lab/dawdlers" 1
+  same "$output" 'dawdlers: nobody listens on port 1'
   start 03_select
   network=() # the server has none of its own
   open 80 24 "make dawdlers PORT=$port"
@@ -308,11 +310,6 @@ do :; done; make walk-01_blocking"
   press C-c
   wait_until has_sockets established 0
   wait_until has_descriptors "$without_clients"
-}
-
-@test "dawdlers say that nobody listens" {
-  run -1 "$PROJECT/tests/lab/dawdlers" 1
-  same "$output" 'dawdlers: nobody listens on port 1'
 }
 
 @test "make watch shows, every second, what a server has open and what it costs" {
