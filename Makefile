@@ -109,7 +109,7 @@ help-all: help
 	for s in $(REST); do line trace-$$s 'run it under strace'; done; \
 	line again-4.a 'begin again; the old copy stays, as my/4.a.1'; \
 	line keep-4.a 'check it each time the file is saved'; \
-	line 'progress FORM=tab' 'show progress in a form for programs'; \
+	line 'progress FORM=tab' 'show progress as tab-separated lines'; \
 	line test-exercises 'test the exercises and the hunts'; \
 	for s in $(REST); do line walk-$$s 'play its walkthrough'; done; \
 	line test-lab 'test the lab and its walks'; \

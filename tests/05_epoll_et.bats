@@ -32,7 +32,7 @@ sendto 10'
 }
 
 # bats test_tags=waits
-@test "05_epoll_et: clients that come while it accepts another are served" {
+@test "05_epoll_et: it serves clients that come while it accepts another" {
   RUN=$(injecting accept4 delay_exit=200000) start 05_epoll_et
   answers
   answers
@@ -40,7 +40,7 @@ sendto 10'
   gives 'hellos 3' receive_from_each 114
 }
 
-@test "05_epoll_et: a request is answered whichever step of a turn completes it" {
+@test "05_epoll_et: it answers a request, whichever step of a turn completes it" {
   RUN=$(preload short) start 05_epoll_et # a byte a step
   for length in {1..16}; do # MAX_STEPS
     connect

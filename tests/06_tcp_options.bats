@@ -46,7 +46,7 @@ setup() {
 }
 
 # bats test_tags=whole
-@test "06_tcp_options: part of the next request holds no response back, with --cork" {
+@test "06_tcp_options: with --cork, half a next request delays no response" {
   RUN="strace -D -o ${log@Q} -e trace=setsockopt,sendto,sendmsg,writev" \
     start 06_tcp_options --cork
   connect

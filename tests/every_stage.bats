@@ -213,7 +213,7 @@ ends_or() { # command...
   esac
 }
 
-@test "$STAGE: after a GET or HEAD, it closes without waiting for the client" {
+@test "$STAGE: after a GET or HEAD in HTTP/1.0, it closes without waiting for the client" {
   local method answer
   for method in GET HEAD; do
     answer=hello
@@ -334,7 +334,7 @@ client_that_still_sends() {
   done
 }
 
-@test "$STAGE: signals that are ignored or blocked when it starts stay so" {
+@test "$STAGE: signals ignored or blocked at its start stay that way" {
   for how in ignore block; do
     RUN="env --$how-signal=INT --$how-signal=TERM" start "$STAGE"
     kill -INT "$pid"

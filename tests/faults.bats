@@ -305,7 +305,7 @@ try_cases() {
   ((number > 0 && failed == 0))
 }
 
-@test "$NAME: a failure that it cannot survive costs a line and exit code 1" {
+@test "$NAME: a failure that it cannot survive ends it with a message and exit code 1" {
   cases ends | try_cases
 }
 
@@ -322,7 +322,7 @@ try_cases() {
   cases pauses | try_cases
 }
 
-@test "$NAME: a console that fails costs the text and nothing else" {
+@test "$NAME: if its console fails, only the text is lost" {
   cases mute | try_cases
 }
 

@@ -32,7 +32,7 @@ load common
   answers
 }
 
-@test "$STAGE: half a request of one client is not part of the next one's" {
+@test "$STAGE: half a request does not get into the next client's request" {
   start "$STAGE"
   for way in true "$PROJECT/tests/reset"; do # it leaves, or resets the connection
     client_in_mid_request

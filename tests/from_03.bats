@@ -144,7 +144,7 @@ is_full() {
   same "$(sed 's/: .*:/:/; q' "$err")" "$STAGE: Cannot allocate memory"
 }
 
-@test "$STAGE: its limit of descriptors is the size of its table, or the hard limit" {
+@test "$STAGE: its limit of descriptors is its table's size at most" {
   local size=65536
   RUN="strace -D -o ${log@Q} -e trace=pselect6,?select" start "$STAGE"
   answers

@@ -79,7 +79,7 @@ setup() {
   done
 }
 
-@test "$STAGE: only a Connection field can ask for the connection's end" {
+@test "$STAGE: the word close counts only in a Connection field" {
   for request in 'GET / HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\n\n' \
     "GET /$(printf '%02000d' 1) HTTP/1.1\r\n\r\n" \
     'GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n' \
@@ -217,7 +217,7 @@ ends_them_in_time() {
   done
 }
 
-@test "$STAGE: a byte now and then gives a client no more time" {
+@test "$STAGE: an occasional byte gives a client no more time" {
   start_with_clock
   silent_client
   before=$(descriptors)
@@ -268,7 +268,7 @@ ends_them_in_time() {
   gives true receive
 }
 
-@test "$STAGE: silent clients that leave no descriptor free are closed in time" {
+@test "$STAGE: silent clients that hold all descriptors are closed in time" {
   RUN='prlimit --nofile=16 --' start_with_clock
   connect_many 14
   wait_until says 'Too many open files'

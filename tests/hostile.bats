@@ -45,7 +45,7 @@ is_unharmed_by_resets() { # bytes format
   is_unharmed
 }
 
-@test "$NAME: a reset ends no other client, wherever it comes" {
+@test "$NAME: a reset at any point ends no other client" {
   local get='GET / HTTP/1.1\r\n\r\n' many point
   local post='POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n'
   many=$(yes "$get" | head -n 200 | tr -d '\n')
@@ -189,7 +189,7 @@ sends_all_of() { # command...
 }
 
 # bats test_tags=whole
-@test "$NAME: no cork holds back the response that a turn ends with" {
+@test "$NAME: no cork holds back the last response of a turn" {
   [ "$NAME" = 06_tcp_options ] || skip 'is about 06_tcp_options'
   # One recv(), fourteen send() and one more: MAX_STEPS.
   printf '%s\nHEAD / HTTP/1.1\r\n\r\n' "$(requests 7)" >"$BATS_TEST_TMPDIR/requests"

@@ -219,7 +219,7 @@ please input: '
 }
 
 # bats test_tags=whole
-@test "upper_client: prints the whole reply to a long line, or waits for the rest" {
+@test "upper_client: waits for the whole reply to a long line, and prints it" {
   local line=$BATS_TEST_TMPDIR/line
   seq 20000 | tr '\n' a | head -c 100000 >"$line"
   start upper_server
