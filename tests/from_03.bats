@@ -110,6 +110,7 @@ is_full() {
   local limit='(\]|0x[0-9a-f]+), [0-9]+, (-1[,)]|NULL,|0x|[1-9][0-9]{4,}[,)]|\{tv_sec=[1-9][0-9])'
   [[ $STAGE != 03_* ]] || limit+='|(\]|NULL), NULL, (NULL|\{sigmask=.*\})\) '
   # Both the first wait and the last one, which the signal has ended.
+  echo 'seen: it does not wait for an event, or for 10 seconds and more'
   grep -vE ', 0(, NULL, 8)?\) += ' "$log" | head -n 1 | grep -E -e "$limit" # a look is none
   grep -F -B 1 -e '--- SIGTERM' "$log" | grep -E -e "$limit"
 }
