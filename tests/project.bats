@@ -153,8 +153,8 @@ names_targets() { # lines
     ln -s "$(command -v "$tool")" "$BATS_TEST_TMPDIR/bin/"
   done
   PATH=$BATS_TEST_TMPDIR/bin run -1 tests/need test
-  same "$output" "missing: bats cmp nc prlimit ps ss file; to install: apt-get \
-install bats diffutils netcat-openbsd util-linux procps iproute2 file"
+  same "$output" "missing: bats cmp nc perl prlimit ps ss file; to install: apt-get \
+install bats diffutils netcat-openbsd perl-base util-linux procps iproute2 file"
   PATH=$BATS_TEST_TMPDIR/bin run -1 tests/bench/run
   same "${#lines[@]}" 1
   [[ $output == 'missing: pgrep ss ab '*' install procps iproute2 apache2-utils '* ]]
