@@ -79,7 +79,7 @@ setup() {
   done
 }
 
-@test "$STAGE: the word close counts only in a Connection field" {
+@test "$STAGE: close and Content-Length count only where they belong" {
   for request in 'GET / HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\n\n' \
     "GET /$(printf '%02000d' 1) HTTP/1.1\r\n\r\n" \
     'GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n' \

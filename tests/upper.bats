@@ -178,7 +178,7 @@ $fd: EPOLLIN"
   accepts_behind upper_server
 }
 
-@test "upper_server: its limit of descriptors is its table's size at most" {
+@test "upper_server: its limit of descriptors is as high as its table and the hard limit allow" {
   limits_descriptors upper_server 65536
 }
 
