@@ -3,8 +3,8 @@
 
 load common
 
-@test "$STAGE: --help and -h print the usage" {
-  local option options=''
+@test "$STAGE: --help and -h print the usage; what is invalid is refused" {
+  local option word options=''
   [ "$STAGE" != 06_tcp_options ] || options='[--cork | --nodelay] '
   for option in -h --help; do
     run --separate-stderr timeout 20 "$(program "$STAGE")" "$option"
@@ -12,9 +12,6 @@ load common
     same "$output" "usage: $STAGE ${options}[port [address]]"
     same "$stderr" ''
   done
-}
-
-@test "$STAGE: it refuses an invalid port, address or option" {
   for word in x 80x '' ' 80' +80 -1 65536 99999999999999999999 0x50 80.0; do
     refuses "$STAGE" "$word" "$word"
     [[ $stderr == *'(0 to 65535)'* ]]
@@ -27,20 +24,17 @@ load common
   refuses "$STAGE" more 8080 127.0.0.1 more
 }
 
-@test "$STAGE: without arguments it listens on 127.0.0.1, port 8080" {
+@test "$STAGE: it listens on the address that it is given, or on 127.0.0.1, port 8080" {
+  start_program "$(program "$STAGE")" 0 127.0.0.2
+  [[ $(<"$out") =~ ^listening\ on\ http://127\.0\.0\.2:[1-9][0-9]*/$ ]]
+  exec {client}<>"/dev/tcp/127.0.0.2/$port"
+  printf 'GET / HTTP/1.0\n\n' >&"$client"
+  gives hello receive
   # The call is made to fail, so that it does not matter who has the port.
   run timeout 20 strace -o "$log" -e trace=bind -e inject=bind:error=EADDRINUSE \
     "$(program "$STAGE")"
   same "$status" 1
   grep -F 'sin_port=htons(8080), sin_addr=inet_addr("127.0.0.1")' "$log"
-}
-
-@test "$STAGE: it listens on the address that it is given, and says so" {
-  start_program "$(program "$STAGE")" 0 127.0.0.2
-  [[ $(cat "$out") =~ ^listening\ on\ http://127\.0\.0\.2:[1-9][0-9]*/$ ]]
-  exec {client}<>"/dev/tcp/127.0.0.2/$port"
-  printf 'GET / HTTP/1.0\n\n' >&"$client"
-  gives hello receive
 }
 
 @test "$STAGE: if the port is in use, it says so and ends" {
@@ -110,7 +104,7 @@ load common
   gives hello patiently curl -sS -i -0 "$url"
 }
 
-@test "$STAGE: a request may end with either kind of blank line" {
+@test "$STAGE: either kind of blank line ends a request, and nothing else does" {
   for request in 'GET / HTTP/1.0\n\n' 'GET / HTTP/1.0\r\n\r\n' \
     'GET / HTTP/1.0\nA: b\n\n' 'GET / HTTP/1.0\r\nA: b\n\r\n' \
     'GET / HTTP/1.0\r\nA: b\r\n\r\n' '\n\n' '\n\r\n'; do
@@ -121,9 +115,6 @@ load common
     gives hello receive
     disconnect "$client"
   done
-}
-
-@test "$STAGE: only a blank line ends a request" {
   for request in '\r\n' 'GET / HTTP/1.0\r\n' 'GET / HTTP/1.0\n\r\r\n' \
     'GET / HTTP/1.0\n\rA\n' 'GET / HTTP/1.0\r\r\nA: b\n'; do
     have_server
