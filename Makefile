@@ -44,8 +44,11 @@ MAKEFLAGS += --no-print-directory
 LONG := exercises sanitized short faults hostile fuzz bench notes \
 	browser lab
 
-.PHONY: all help help-all test shake test-all test-long lint bench timeline \
-	film book clean progress lab dawdlers watch $(NAMES:%=walk-%) \
+# What no Debian tool does for the tests.
+TOOLS := tests/read_all tests/fault.so tests/short.so
+
+.PHONY: all tools help help-all test shake test-all test-long lint bench \
+	timeline film book clean progress lab dawdlers watch $(NAMES:%=walk-%) \
 	$(STAGES) keep_alive $(NAMES:%=test-%) test-upper test-project \
 	$(LONG:%=test-%) $(LATER:%=diff-%) $(NAMES:%=trace-%) $(PARTS:%=bench-%)
 
@@ -57,6 +60,15 @@ $(STAGES):
 
 keep_alive: 06_tcp_options
 	@echo ./06_tcp_options/$@
+
+# In one step each, for two commands may make them at the same time.
+tools: $(TOOLS)
+
+tests/read_all: tests/read_all.c
+	@gcc -o $@.$$$$ $< && mv $@.$$$$ $@
+
+tests/%.so: tests/%.c
+	@gcc -shared -fPIC -o $@.$$$$ $< && mv $@.$$$$ $@
 
 help:
 	@line() { printf '%-24s %s\n' "make $$1" "$$2"; }; \
@@ -234,4 +246,5 @@ lint:
 	@tests/clean tests/lint
 
 clean:
+	@rm -f $(TOOLS)
 	@for s in $(STAGES); do $(MAKE) -C $$s clean; done
