@@ -44,11 +44,8 @@ MAKEFLAGS += --no-print-directory
 LONG := exercises sanitized short faults hostile fuzz bench notes \
 	browser lab
 
-# What no Debian tool does for the tests.
-TOOLS := tests/read_all tests/fault.so tests/short.so
-
-.PHONY: all tools help help-all test shake test-all test-long lint bench \
-	timeline film book clean progress lab dawdlers watch $(NAMES:%=walk-%) \
+.PHONY: all help help-all test shake test-all test-long lint bench timeline \
+	film book clean progress lab dawdlers watch $(NAMES:%=walk-%) \
 	$(STAGES) keep_alive $(NAMES:%=test-%) test-upper test-project \
 	$(LONG:%=test-%) $(LATER:%=diff-%) $(NAMES:%=trace-%) $(PARTS:%=bench-%)
 
@@ -60,15 +57,6 @@ $(STAGES):
 
 keep_alive: 06_tcp_options
 	@echo ./06_tcp_options/$@
-
-# In one step each, for two commands may make them at the same time.
-tools: $(TOOLS)
-
-tests/read_all: tests/read_all.c
-	@gcc -o $@.$$$$ $< && mv $@.$$$$ $@
-
-tests/%.so: tests/%.c
-	@gcc -shared -fPIC -o $@.$$$$ $< && mv $@.$$$$ $@
 
 help:
 	@line() { printf '%-24s %s\n' "make $$1" "$$2"; }; \
@@ -246,5 +234,4 @@ lint:
 	@tests/clean tests/lint
 
 clean:
-	@rm -f $(TOOLS)
 	@for s in $(STAGES); do $(MAKE) -C $$s clean; done

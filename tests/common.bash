@@ -3,7 +3,7 @@
 #
 # The programs, and what is built anew from their sources, are taken from $PROGRAMS, a
 # folder laid out like the project's own, which is the default. $RUN, if set, is put
-# before each of them.
+# before each of them. The suites' C programs are built once, into $TOOLS.
 
 bats_require_minimum_version 1.5.0
 
@@ -201,6 +201,17 @@ same_bytes() { # file file
   fi
 }
 
+# Prints the path of one of the suites' C programs: NAME or NAME.so. If it is not in
+# $TOOLS yet, builds it, while others that need it wait.
+tool() { # name
+  local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 options=()
+  [[ $1 != *.so ]] || options=(-shared -fPIC)
+  [ -e "$made" ] || flock "$made.lock" sh -c \
+    '[ -e "$0" ] || { "$@" "$0.new" && mv "$0.new" "$0"; }' "$made" \
+    gcc "${options[@]}" "$PROJECT/tests/${1%.so}.c" -o >&2
+  [ -e "$made" ] && echo "$made"
+}
+
 # --- Servers ---------------------------------------------------------------
 
 # Prints the path of the program NAME.
@@ -269,7 +280,8 @@ in_background() { # command...
 # Prints how to start a program with a library of ours before libc, and variables for
 # it.
 preload() { # name variable...
-  echo "env LD_PRELOAD=$1.so LD_LIBRARY_PATH=$(printf %q "$PROJECT/tests")
+  tool "$1.so" >/dev/null || echo false # which ends at once
+  echo "env LD_PRELOAD=$1.so LD_LIBRARY_PATH=$(printf %q "$(dirname "$(tool "$1.so")")")
     ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 ${*:2}"
 }
 
@@ -620,6 +632,7 @@ resident() {
 # default $client, and read all that they sent, or has closed them.
 wait_read() { # [descriptor...]
   local one
+  read_all=${read_all-$(tool read_all)}
   for one in "${@-$client}"; do
     wait_until all_is_read <&"$one" || return
   done
@@ -627,7 +640,7 @@ wait_read() { # [descriptor...]
 
 all_is_read() {
   ((looks += 9, all_looks += 9)) # of wait_until: this one may take 50 ms
-  "$PROJECT/tests/read_all"
+  "$read_all"
 }
 
 # Waits until bytes wait for the client on $client to read them.

@@ -11,7 +11,7 @@ FOLDER=$PROJECT/tests/exercises
 # shows and hides, which play the transcript of a hunt, with its bug and without.
 # With $IDS, only those are looked at.
 setup_file() {
-  export TMPDIR=$BATS_FILE_TMPDIR
+  export TMPDIR=$BATS_FILE_TMPDIR TOOLS=$BATS_FILE_TMPDIR/tools
   export CHECK_SECONDS=200 SLOW_LAST=yes
   local id kind
   while read -r id kind; do
