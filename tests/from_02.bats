@@ -117,12 +117,12 @@ come_and_go() {
 @test "$STAGE: clients that come and go do not make its memory grow" {
   local limit=4
   # A learner's 02 may keep its threads' stacks, and ASan keeps some memory too.
-  [ "$STEP" != 02 ] && ! grep -q __asan_ "$(program "$STAGE")" || limit=900
+  [ "$STEP" != 02 ] && ! grep -q __asan_ "$(program "$STAGE")" || limit=300
   RUN='env ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=0' start "$STAGE"
   [ "$STEP" = 02 ] || connect_many 100 # who stay
   come_and_go
   # (What the most clients at a time need may grow once more.)
-  for _ in {1..4}; do
+  for _ in {1..10}; do
     before=$(resident)
     come_and_go
     echo "resident: $before KB, then $(resident) KB"

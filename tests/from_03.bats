@@ -69,10 +69,9 @@ A: second'
   ((reads < 400))
 }
 
-# True when the client that was started last cannot send any more: it sleeps, and TCP
-# only asks now and then whether there is room.
+# True when the client that was started last cannot send any more.
 is_full() {
-  sleeps "$started" && [[ $(ss -Hton "dst 127.0.0.1:$port") == *'timer:(persist'* ]]
+  sleeps "$started" && waits_for_room connected "dport = :$port" && sleeps "$started"
 }
 
 # bats test_tags=whole
@@ -163,7 +162,7 @@ is_full() {
   client=${clients[0]}
   printf 'POST / HTTP/1.0\n\n' >&"$client"
   in_background cat /dev/zero 1>&"$client" 2>/dev/null
-  # The others are served: each leaves, and lets another one in.
+  echo 'one client sends all the time; the others leave when served, and let others in:'
   for client in "${clients[@]:1}"; do
     printf 'GET / HTTP/1.0\n\n' >&"$client"
     gives hello receive
