@@ -109,8 +109,8 @@ is_busy() {
     END {
       for (one in sends)
         if (unread[one] == 0)
-          found = 1
-      exit !found
+          exit 0
+      exit 1
     }' && return
   mapfile -t all < <(grep -lszxF "BATS_TEST_TMPDIR=$BATS_TEST_TMPDIR" \
     /proc/[0-9]*/environ | cut -d / -f 3)
