@@ -35,7 +35,7 @@ NAME=${STAGE-}
 
 # Runs a command until it succeeds, and fails when that is in vain.
 wait_until() {
-  local all_looks=0 looks=0 turns spent did='was busy all the time'
+  local all_looks=0 looks=0 turns spent did='was busy when last seen'
   until "$@"; do
     if in_vain; then
       echo "this did not happen: $(in_words "$@")"
@@ -102,7 +102,7 @@ is_busy() {
             found = 1
       exit !found
     }' && return
-  # What is on its way to a socket where nothing waits to be read.
+  # What is on its way to a socket where nothing waits to be read (or a SYN).
   ss -4Htno "sport = :${port-1} or dport = :${port-1}" | awk '
     { unread[$4, $5] = $2 }
     /timer:\((on|persist)/ { sends[$5, $4] }
@@ -140,7 +140,7 @@ in_words() { # command...
   listens) echo 'the server says where it listens' ;;
   is_quiet) echo 'the server has nothing to do for a while' ;;
   is_not_read) echo "the server sleeps, and leaves unread what the client sends
-$(ss -4Hton "dst 127.0.0.1:$port or src 127.0.0.1:$port")" ;;
+$(ss -4ton "dst 127.0.0.1:$port or src 127.0.0.1:$port")" ;;
   has_arrived) echo 'what the clients have sent has arrived' ;;
   keeps_time_wait) echo 'the kernel has room for sockets in TIME-WAIT' ;;
   all_is_read) echo 'the server has read all that was sent' ;;
@@ -670,16 +670,16 @@ keeps_time_wait() {
   ((kept < most - 1000))
 }
 
-# True when the server sleeps though a client's bytes wait, and its own wait for the
-# client's window.
+# True when the server sleeps and leaves a client's bytes unread, because its own find no
+# room at the client.
 is_not_read() {
   ((looks += 3)) # of wait_until: one with ss takes its time
-  sleeps && waits_for_room established "sport = :$port" '[1-9]' && is_quiet
+  sleeps && waits_for_room established "src 127.0.0.1:$port" '[1-9]' && is_quiet
 }
 
 # True when bytes wait on one side of a connection for room on the other: TCP asks now
 # and then whether there is some (persist, ss(8)), or sends a segment again that found
-# none (on). An ACK may be late, but not by so much.
+# none (on). A connection at work looks the same: the sender has to sleep.
 waits_for_room() { # state filter [how its line begins]
   local line=$'\n'${3-}'[^'$'\n'']*timer:[(](on|persist)'
   [[ $'\n'$(ss -4Htno state "$1" "$2") =~ $line ]] && nap 0.3 &&

@@ -71,7 +71,8 @@ A: second'
 
 # True when the client that was started last cannot send any more.
 is_full() {
-  sleeps "$started" && waits_for_room connected "dport = :$port" && sleeps "$started"
+  ended "$started" || { sleeps "$started" &&
+    waits_for_room connected "dst 127.0.0.1:$port" && sleeps "$started"; }
 }
 
 # bats test_tags=whole
