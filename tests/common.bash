@@ -674,22 +674,22 @@ keeps_time_wait() {
 # room at the client.
 is_not_read() {
   ((looks += 3)) # of wait_until: one with ss takes its time
-  sleeps && waits_for_room established "src 127.0.0.1:$port" '[1-9]' && is_quiet
+  set -- established "src 127.0.0.1:$port" '[1-9]'
+  sleeps && waits_for_room "$@" && look=0.3 is_quiet && waits_for_room "$@"
 }
 
 # True when bytes wait on one side of a connection for room on the other: TCP asks now
 # and then whether there is some (persist, ss(8)), or sends a segment again that found
-# none (on). A connection at work looks the same: the sender has to sleep.
+# none (on). A connection at work looks the same, so look twice, while the sender sleeps.
 waits_for_room() { # state filter [how its line begins]
   local line=$'\n'${3-}'[^'$'\n'']*timer:[(](on|persist)'
-  [[ $'\n'$(ss -4Htno state "$1" "$2") =~ $line ]] && nap 0.3 &&
-    [[ $'\n'$(ss -4Htno state "$1" "$2") =~ $line ]]
+  [[ $'\n'$(ss -4Htno state "$1" "$2") =~ $line ]]
 }
 
-# True when the server has had nothing to do for a while.
+# True when the server has had nothing to do for $look seconds.
 is_quiet() {
   local turns before
-  sleeps && read -r _ _ before <"/proc/$pid/schedstat" && nap 0.1 &&
+  sleeps && read -r _ _ before <"/proc/$pid/schedstat" && nap "${look-0.1}" &&
     sleeps && read -r _ _ turns <"/proc/$pid/schedstat" && ((turns == before))
 }
 

@@ -116,7 +116,7 @@ come_and_go() {
 
 @test "$STAGE: clients that come and go do not make its memory grow" {
   local limit=4
-  ! grep -q __asan_ "$(program "$STAGE")" || limit=300 # it keeps some
+  ! grep -q __asan_ "$(program "$STAGE")" || limit=300 # ASan keeps some
   RUN='env ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=0' start "$STAGE"
   [ "$STEP" = 02 ] || connect_many 100 # who stay
   come_and_go

@@ -71,8 +71,9 @@ A: second'
 
 # True when the client that was started last cannot send any more.
 is_full() {
-  ended "$started" || { sleeps "$started" &&
-    waits_for_room connected "dst 127.0.0.1:$port" && sleeps "$started"; }
+  set -- connected "dst 127.0.0.1:$port"
+  ended "$started" || { sleeps "$started" && waits_for_room "$@" && nap 0.3 &&
+    sleeps "$started" && waits_for_room "$@"; }
 }
 
 # bats test_tags=whole
