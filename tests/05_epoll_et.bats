@@ -42,6 +42,7 @@ sendto 10'
 
 @test "05_epoll_et: it answers a request, whichever step of a turn completes it" {
   RUN=$(preload short) start 05_epoll_et # a byte a step
+  clients=()
   for length in {1..16}; do # MAX_STEPS
     connect
     send "GET /%0${length}d HTTP/1.0\n\n" 1
@@ -51,14 +52,14 @@ sendto 10'
     send "POST /%0${length}d HTTP/1.0\n\n" 1
     gives 'hello 05_epoll_et' receive
     printf 'abc' >&"$client"
-    wait_read # and not only when it closes
-    disconnect "$client"
+    clients+=("$client")
   done
+  wait_read "${clients[@]}" # and not only when they close
   # A turn is not enough for any of these, which are more than one wait reports.
   connect_many 70
   stop
   for client in "${clients[@]}"; do
-    send 'POST / HTTP/1.0\n\n%0400d' 1
+    printf 'POST / HTTP/1.0\n\n%0400d' 1 >&"$client"
   done
   wait_until has_arrived
   kill -CONT "$pid"

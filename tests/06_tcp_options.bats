@@ -9,10 +9,6 @@ closing_line() {
   sed -n '/^closed/s/).*/)/p' "$out" # a learner's may say more
 }
 
-setup() {
-  start 06_tcp_options
-}
-
 @test "06_tcp_options: it takes one option at most, before the port" {
   refuses 06_tcp_options --nodelay --cork --nodelay
   refuses 06_tcp_options --cork 8080 --cork
@@ -22,17 +18,18 @@ setup() {
 @test "06_tcp_options: without --cork, five pipelined responses leave in several segments" {
   # Up to 10, which need no ACK to leave (RFC 6928). In the plain mode, Nagle's algorithm
   # joins those that wait for one, and it depends on the kernel how soon it comes.
-  for mode in plain nodelay; do
-    [ "$mode" = plain ] || start 06_tcp_options "--$mode"
+  for mode in plain --nodelay; do
+    # shellcheck disable=SC2086 # a word, or none
+    start 06_tcp_options ${mode#plain}
     connect
     send '%s\n' "$(requests 5)"
     wait_read
     wait_until sleeps # and all that the server sent has come
     disconnect "$client"
     closing_line >"$BATS_TEST_TMPDIR/closed"
-    [ "$mode" = nodelay ] || sed -i 's/ in [2-9] / in 10 /' "$BATS_TEST_TMPDIR/closed"
+    [ "$mode" = --nodelay ] || sed -i 's/ in [2-9] / in 10 /' "$BATS_TEST_TMPDIR/closed"
     same "$(<"$BATS_TEST_TMPDIR/closed")" \
-      "closed after 5 responses in 10 data segments ($mode)"
+      "closed after 5 responses in 10 data segments (${mode#--})"
   done
 }
 
@@ -73,6 +70,7 @@ setup() {
 
 # bats test_tags=whole
 @test "06_tcp_options: it reports the end of each connection, whichever side ends it" {
+  start 06_tcp_options
   silent_client
   disconnect "$client"
   same "$(closing_line)" 'closed after 0 responses in 0 data segments (plain)'
@@ -82,6 +80,7 @@ setup() {
 
 # bats test_tags=whole
 @test "06_tcp_options: if a closed window holds bytes back, its report says 'so far'" {
+  start 06_tcp_options
   # Nobody reads what nc has read, and its buffer is small.
   mkfifo "$BATS_TEST_TMPDIR/full"
   exec {client}<>"$BATS_TEST_TMPDIR/full"

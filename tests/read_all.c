@@ -1,8 +1,8 @@
-/* usage: read_all <&CONNECTION
+/* usage: read_all CONNECTION...
  *
- * Waits, 50 ms at most, until the other end of the connection on descriptor 0,
- * a program on this machine, has accepted it and read all that was sent, or has
- * closed it. Fails where it has not.
+ * Waits, 50 ms at most, until the other end of the connection on each of these
+ * descriptors, a program on this machine, has accepted it and read all that was
+ * sent, or has closed it. Fails where it has not.
  * (ss would look through every connection of the machine, 10 ms long.)
  */
 #define _GNU_SOURCE
@@ -58,21 +58,27 @@ static int unread_state(int netlink, struct sockaddr_in here,
     return unread ? socket->idiag_state : 0;
 }
 
-int main(void)
+int main(int argc, char *argv[])
 {
     struct sockaddr_in here, there;
     socklen_t size = sizeof here;
-    int unsent, state = 0;
+    int unsent, state, looks = 0;
     int netlink = socket(AF_NETLINK, SOCK_DGRAM, NETLINK_SOCK_DIAG);
-    for (int looks = 0; looks < 50; looks++, usleep(1000)) {
-        if (getsockname(STDIN_FILENO, (struct sockaddr *)&here, &size) == -1 ||
-            getpeername(STDIN_FILENO, (struct sockaddr *)&there, &size) == -1)
-            return EXIT_SUCCESS; /* it has been reset */
-        bool sent = ioctl(STDIN_FILENO, SIOCOUTQ, &unsent) == 0 && unsent == 0;
-        state = sent ? unread_state(netlink, here, there) : TCP_ESTABLISHED;
-        if (state == 0)
-            return EXIT_SUCCESS;
+    for (int i = 1; i < argc; i++) {
+        int fd = (int)strtol(argv[i], NULL, 10);
+        for (;; usleep(1000)) {
+            if (getsockname(fd, (struct sockaddr *)&here, &size) == -1 ||
+                getpeername(fd, (struct sockaddr *)&there, &size) == -1)
+                break; /* it has been reset */
+            bool sent = ioctl(fd, SIOCOUTQ, &unsent) == 0 && unsent == 0;
+            state = sent ? unread_state(netlink, here, there) : TCP_ESTABLISHED;
+            if (state == 0)
+                break;
+            if (++looks >= 50 && state == TCP_SYN_RECV)
+                break; /* with TCP_DEFER_ACCEPT, a silent client stays so */
+            if (looks >= 50)
+                return EXIT_FAILURE;
+        }
     }
-    /* With TCP_DEFER_ACCEPT, a silent client stays in this state. */
-    return state == TCP_SYN_RECV ? EXIT_SUCCESS : EXIT_FAILURE;
+    return EXIT_SUCCESS;
 }
