@@ -200,15 +200,10 @@ same_bytes() { # file file
   fi
 }
 
-# Prints the path of one of the suites' C programs: NAME or NAME.so. If it is not in
-# $TOOLS yet, builds it, while others that need it wait.
-tool() { # name
-  local made=${TOOLS:-$BATS_RUN_TMPDIR}/$1 options=()
-  [[ $1 != *.so ]] || options=(-shared -fPIC)
-  [ -e "$made" ] || flock "$made.lock" sh -c \
-    '[ -e "$0" ] || { "$@" "$0.new" && mv "$0.new" "$0"; }' "$made" \
-    gcc "${options[@]}" "$PROJECT/tests/${1%.so}.c" -o >&2
-  [ -e "$made" ] && echo "$made"
+# Builds one of the suites' C programs, if it is not in $TOOLS yet.
+make_tool() { # name
+  export TOOLS=${TOOLS:-$BATS_RUN_TMPDIR}
+  [ -e "$TOOLS/$1" ] || "$PROJECT/tests/tool" "$1"
 }
 
 # --- Servers ---------------------------------------------------------------
@@ -283,8 +278,8 @@ in_background() { # command...
 # Prints how to start a program with a library of ours before libc, and variables for
 # it.
 preload() { # name variable...
-  tool "$1.so" >/dev/null || echo false # which ends at once
-  echo "env LD_PRELOAD=$1.so LD_LIBRARY_PATH=$(printf %q "$(dirname "$(tool "$1.so")")")
+  make_tool "$1.so" || echo false # which ends at once
+  echo "env LD_PRELOAD=$1.so LD_LIBRARY_PATH=${TOOLS@Q}
     ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 ${*:2}"
 }
 
@@ -635,13 +630,13 @@ resident() {
 # Waits until the server has accepted the clients on these descriptors, by
 # default $client, and read all that they sent, or has closed them.
 wait_read() { # [descriptor...]
-  read_all=${read_all-$(tool read_all)}
+  make_tool read_all
   wait_until all_is_read "${@-$client}"
 }
 
 all_is_read() { # descriptor...
   ((looks += 9, all_looks += 9)) # of wait_until: this one may take 50 ms
-  "$read_all" "$@"
+  "$TOOLS/read_all" "$@"
 }
 
 # Waits until bytes wait for the client on $client to read them.
@@ -699,9 +694,10 @@ is_quiet() {
 
 # Fails unless a program refuses arguments in the way that all do.
 refuses() { # name what-it-names argument...
-  local output status=0 # bats' run takes three times as long
-  output=$(timeout 20 "$(program "$1")" "${@:3}" 2>"$BATS_TEST_TMPDIR/refused") || status=$?
-  stderr=$(<"$BATS_TEST_TMPDIR/refused")
+  local output status=0 path here=$BATS_TEST_TMPDIR/refused
+  program "$1" path
+  patiently "$path" "${@:3}" >"$here.out" 2>"$here" </dev/null || status=$?
+  output=$(<"$here.out") stderr=$(<"$here")
   echo "arguments: ${*:3}; exit code: $status; stdout: $output; stderr: $stderr"
   [[ $status = 2 && $output = '' ]]
   [[ $stderr == "$1: "*"'$2'"$'\n'"usage: $1 "+([^$'\n']) ]]
