@@ -71,7 +71,7 @@ load common
   same "$status" 1
   same "${output/: *: /: }" "$STAGE: No space left on device" # it may say more
   exec {gone}> >(:)
-  wait $! || true # bash may have noted its end already
+  wait_until ended $! # bash's wait may hang here, if it has noted the end already
   run timeout 20 bash -c "exec \"\$0\" 0 >&$gone" "$(program "$STAGE")"
   same "$status" 1
   same "${output/: *: /: }" "$STAGE: Broken pipe"
