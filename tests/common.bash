@@ -228,7 +228,7 @@ start() { # name [option...]
 }
 
 start_program() { # path argument...
-  local here=$BATS_TEST_TMPDIR/$((++starts)).$BASHPID run line=
+  local here=$BATS_TEST_TMPDIR/$((++starts)).$BASHPID run line= open
   out=${console:-$here.out} err=$here.err
   : >"$out"
   # $RUN is a command with its options, quoted where they have to be.
@@ -255,8 +255,7 @@ start_program() { # path argument...
   port=${line%/} port=${port##*:}
   url=http://127.0.0.1:$port/
   wait_until eval 'sleeps || ! alive' >/dev/null || true # what it opens now counts too
-  without_clients=("/proc/$pid/fd/"*)
-  without_clients=${#without_clients[@]}
+  open=("/proc/$pid/fd/"*) without_clients=${#open[@]}
 }
 
 # Starts the stage with a pipe for a console, which $reader has open.
