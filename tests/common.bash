@@ -228,7 +228,7 @@ start() { # name [option...]
 }
 
 start_program() { # path argument...
-  local here=$BATS_TEST_TMPDIR/$((++starts)).$BASHPID run line= open
+  local here=$BATS_TEST_TMPDIR/$((++starts)).$BASHPID run open line=
   out=${console:-$here.out} err=$here.err
   : >"$out"
   # $RUN is a command with its options, quoted where they have to be.
