@@ -38,7 +38,7 @@ load common
 
 @test "03_select: it fills the sets anew in every turn" {
   # Some of the response has to wait for room, also where send() is tried first.
-  RUN="strace -D -o ${log@Q} -e trace=pselect6,?poll,ppoll $(preload short FEW=yes)" \
+  RUN="strace -D -o ${log@Q} -e trace=pselect6,?poll,ppoll $(preload fault FAULT_SIZE=few)" \
     start 03_select
   silent_client
   printf 'GET / HTTP/1.0\n\n' >&"$client"

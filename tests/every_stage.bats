@@ -183,7 +183,7 @@ send_cut() { # file where
 }
 
 @test "$STAGE: if send() takes only a part, the rest follows" {
-  RUN=$(preload short FEW=yes) start "$STAGE"
+  RUN=$(preload fault FAULT_SIZE=few) start "$STAGE"
   connect 'POST / HTTP/1.0\r\n\r\n'
   gives hello receive
   tries=4 rests # though TCP may wake it when the client's kernel acknowledges the end

@@ -55,7 +55,7 @@ talk() {
 }
 
 @test "upper_server: if send() takes only a part, the rest follows" {
-  RUN=$(preload short FEW=yes) start upper_server
+  RUN=$(preload fault FAULT_SIZE=few) start upper_server
   connect 'hello, world'
   gives 'printf HELLO,\ WORLD' receive_bytes 12
   # Meanwhile, it waits for nothing else, though a client has half-closed.
@@ -243,7 +243,7 @@ please input: '
 
 @test "upper_client: if send() takes only a part, the rest follows" {
   start upper_server
-  few=$(preload short FEW=yes | tr '\n' ' ')
+  few=$(preload fault FAULT_SIZE=few | tr '\n' ' ')
   same "$(eval "patiently $few \"\$(program upper_client)\" $port" <<<hello)" \
     $'please input: HELLO\nplease input: '
 }
