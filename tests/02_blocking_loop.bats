@@ -4,7 +4,6 @@
 load common
 
 @test "02_blocking_loop: while one client dawdles, nobody else is served" {
-  start 02_blocking_loop
   connect 'GET / HT'
   first=$client
   connect 'GET / HTTP/1.0\n\n'

@@ -70,7 +70,6 @@ closing_line() {
 
 # bats test_tags=whole
 @test "06_tcp_options: it reports the end of each connection, whichever side ends it" {
-  start 06_tcp_options
   silent_client
   disconnect "$client"
   same "$(closing_line)" 'closed after 0 responses in 0 data segments (plain)'

@@ -282,10 +282,11 @@ preload() { # name variable...
     ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 ${*:2}"
 }
 
-# Prints how to start a program so that strace does something to some of its calls:
-# strace(1), -e inject.
-injecting() { # calls what
-  echo "strace -f -D -o /dev/null -e trace=$1 -e inject=$1:$2"
+# Prints how to start a program so that strace does something to some of its calls
+# (strace(1), -e inject), and writes them down, if told to.
+injecting() { # calls what [file]
+  local file=${3-/dev/null}
+  echo "strace -f -D -o ${file@Q} -e trace=$1 -e inject=$1:$2"
 }
 
 listens() { # and sets $line
@@ -393,8 +394,10 @@ too_large() {
   printf 'HTTP/1.0 431 Request Header Fields Too Large\r\nContent-Length: 0\r\n\r\n'
 }
 
-# Sends its input to the server, half-closes, and prints what comes back.
+# Sends its input to the server, half-closes, and prints what comes back. (As connect, it
+# starts a server if there is none.)
 ask() {
+  [ -n "${pid-}" ] || start "$NAME"
   patiently nc -N 127.0.0.1 "$port"
 }
 
@@ -407,6 +410,7 @@ ask_for() { # format [argument...]
 # Opens a connection that stays open, on descriptor $client, and sends what printf
 # makes of its arguments, if there are any.
 connect() { # [format [argument...]]
+  [ -n "${pid-}" ] || start "$NAME"
   exec {client}<>"/dev/tcp/127.0.0.1/$port" || return
   (($# == 0)) || printf "$@" >&"$client"
 }
@@ -706,61 +710,50 @@ refuses() { # name what-it-names argument...
 # where the first does. Fails unless they try again, but not before a second has passed,
 # say so once, and serve those who wait.
 survives_accept() { # name
-  local began=${EPOCHREALTIME/[.,]/} running=() tries
-  RUN="strace -f -D -o ${log@Q} -e trace=accept,accept4
-    -e inject=accept,accept4:error=ENOBUFS" start "$1"
+  local began=${EPOCHREALTIME/[.,]/} second tries call=accept,accept4
+  RUN=$(injecting $call error=ENOBUFS "$log") start "$1"
   connect 'GET / HTTP/1.0\n\n'
   wait_until says 'No buffer space'
-  RUN="strace -f -D -o ${log@Q}.second -e trace=accept,accept4
-    -e inject=accept,accept4:error=ENFILE:when=1+2" start "$1"
-  in_background fails_twice
-  running+=("$started")
+  RUN=$(injecting $call error=ENFILE:when=1+2 "$log.second") start "$1"
+  in_background serves_on answers
+  second=$started
   if [[ $1 != 02_* ]]; then
     # Here, epoll_ctl() does not take the listener back.
-    RUN="$(injecting accept,accept4 error=ENFILE:when=1) $(preload fault \
+    RUN="$(injecting $call error=ENFILE:when=1) $(preload fault \
       FAULT_CALL=listener FAULT_ERRNO=ENOMEM FAULT_FIRST=3 FAULT_SECOND=3 \
       FAULT_LOG="${BATS_TEST_TMPDIR@Q}/fault")" start "$1"
-    in_background fails_once
-    running+=("$started")
-  fi
-  for started in "${running[@]}"; do
+    in_background serves_on silent_client
     wait "$started" || {
-      [ "$started" = "${running[0]}" ] || ! grep -qs INJECTED "$BATS_TEST_TMPDIR/fault" ||
+      ! grep -qs INJECTED "$BATS_TEST_TMPDIR/fault" ||
         echo 'seen: epoll_ctl fails, too, for the listening socket'
       return 1
     }
-  done
+  fi
+  wait "$second"
   tries=$(grep -cE '^([0-9]+ +)?accept' "$log")
   began=$(((${EPOCHREALTIME/[.,]/} - began) / 1000))
   echo "seen: accept was called $tries times within $began ms, not once a second"
   ((tries <= 1 + began / 1000))
 }
 
-fails_twice() {
+serves_on() { # answers|silent_client
   local PATIENCE=2
-  answers # a second later
-  connect 'GET / HTTP/1.0\n\n'
-  wait_until accept_fails_again
-  wait_until is_quiet
-  says_once
+  "$1" # a second later
+  wait_until eval 'is_quiet || ended' >/dev/null
+  alive || ! says 'Cannot allocate memory' || return 0 # it gives up, and says so
+  if [ "$1" = answers ]; then
+    connect 'GET / HTTP/1.0\n\n'
+    wait_until accept_fails_again
+    wait_until is_quiet
+  else
+    answers
+  fi
+  same "$(sed '/Cannot allocate memory/d; s/accept4/accept/' "$err")" \
+    "$NAME: accept: Too many open files in system"
 }
 
 accept_fails_again() {
   [[ $(<"$log.second") == *INJECTED*INJECTED* ]]
-}
-
-fails_once() {
-  local PATIENCE=2
-  silent_client
-  wait_until eval 'is_quiet || ended' >/dev/null
-  alive || ! says 'Cannot allocate memory' || return 0 # it gives up, and says so
-  answers
-  says_once
-}
-
-says_once() {
-  same "$(sed '/Cannot allocate memory/d; s/accept4/accept/' "$err")" \
-    "$NAME: accept: Too many open files in system"
 }
 
 # Fails if the server forgets a client because accept() failed just before, or if it

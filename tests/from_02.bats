@@ -5,7 +5,6 @@
 load common
 
 @test "$STAGE: it serves clients one after another, and closes each connection" {
-  start "$STAGE"
   for _ in {1..20}; do
     answers
   done
@@ -23,7 +22,6 @@ load common
 }
 
 @test "$STAGE: when a client leaves in mid-request, the server closes too" {
-  start "$STAGE"
   client_in_mid_request
   disconnect "$client"
   # The tutorial's server keeps the socket in CLOSE_WAIT, and a core busy.
@@ -48,14 +46,12 @@ load common
 }
 
 @test "$STAGE: when a client half-closes, the server closes" {
-  start "$STAGE"
   gives true ask_for 'GET / HTTP/1.0\r\n'
   wait_until has_descriptors "$without_clients"
   answers
 }
 
 @test "$STAGE: a client that resets its connection does no harm" {
-  start "$STAGE"
   # Closing while the response is unread makes the kernel send a reset.
   connect 'POST / HTTP/1.0\nContent-Length: 9\n\n'
   wait_response
@@ -66,8 +62,7 @@ load common
 
 @test "$STAGE: when a call on a client's socket fails, it closes only that client" {
   for call in recvfrom sendto; do
-    RUN="strace -D -o ${log@Q} -e trace=$call -e inject=$call:error=EHOSTUNREACH:when=1" \
-      start "$STAGE"
+    RUN=$(injecting "$call" error=EHOSTUNREACH:when=1 "$log") start "$STAGE"
     connect
     send 'GET / HTTP/1.0\n\n' # in one piece: the rest of it would meet a reset
     receive >"$BATS_TEST_TMPDIR/response" || (($? != 124)) || # it may be reset
@@ -86,7 +81,6 @@ load common
 }
 
 @test "$STAGE: the console shows each request after a line of 40 dashes" {
-  start "$STAGE"
   ask_for 'GET /1 HTTP/1.0\n\nmore' >/dev/null
   ask_for 'GET /2 HTTP/1.0\n\n' >/dev/null
   dashes=$(printf -- '-%.0s' {1..40})

@@ -5,7 +5,6 @@
 load common
 
 @test "$STAGE: a quick client does not wait for slow ones" {
-  start "$STAGE"
   connect_many 100
   for ((i = 1; i < 100; i += 2)); do
     printf 'GET / HT' >&"${clients[i]}"
@@ -17,7 +16,6 @@ load common
 }
 
 @test "$STAGE: clients that come together are all served" {
-  start "$STAGE"
   connect_many 50
   wait_read # the last one
   accepted=("${clients[@]}")
@@ -32,7 +30,6 @@ load common
 }
 
 @test "$STAGE: two requests that arrive in turns, line by line, are kept apart" {
-  start "$STAGE"
   connect
   first=$client
   connect

@@ -13,13 +13,11 @@ closes() { # request-format...
 }
 
 @test "$STAGE: pipelined requests are answered in order" {
-  start "$STAGE"
   gives 'hellos 100' ask < <(requests 100)
   same "$(shown -o '^GET /...' | sort -c && grep -c '^GET' "$out")" 100
 }
 
 @test "$STAGE: when a part of a request has arrived, it waits for the rest" {
-  start "$STAGE"
   all=$(requests 3)
   connect '%s' "${all:0:150}"
   gives 'hellos 1' receive_bytes 114
@@ -30,7 +28,6 @@ closes() { # request-format...
 }
 
 @test "$STAGE: two requests in one piece are answered while the client stays" {
-  start "$STAGE"
   connect
   for end in '\r\n\r\n' '\n\n'; do
     send "GET / HTTP/1.1${end}GET / HTTP/1.1$end"
@@ -47,7 +44,6 @@ closes() { # request-format...
 }
 
 @test "$STAGE: it skips empty lines before a request" {
-  start "$STAGE"
   local get='GET / HTTP/1.1'
   gives 'hellos 3' \
     ask_for "\r\n$get\r\n\r\n\r\n\n$get\n\n\r\n$get\r\n\r\n\r\n"
@@ -63,7 +59,6 @@ closes() { # request-format...
 }
 
 @test "$STAGE: a HEAD request gets the head alone" {
-  start "$STAGE"
   gives 'hellos 1 | head -c -13; hello' \
     ask_for 'HEAD / HTTP/1.1\r\n\r\nGET / HTTP/1.0\r\n\r\n'
   gives "hellos 1 | head -c -13; hello | head -c -13" \
@@ -72,7 +67,6 @@ closes() { # request-format...
 }
 
 @test "$STAGE: the next request does not change the answer to this one" {
-  start "$STAGE"
   for field in 'Connection: close' 'Content-Length: 5' \
     'Transfer-Encoding: a'; do
     gives 'hellos 1' ask_for "GET / HTTP/1.1\r\n\r\nGET /\r\n$field"
@@ -83,7 +77,6 @@ closes() { # request-format...
 }
 
 @test "$STAGE: close and Content-Length count only where they belong" {
-  start "$STAGE"
   for request in 'GET / HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\n\n' \
     "GET /$(printf '%02000d' 1) HTTP/1.1\r\n\r\n" \
     'GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n' \
@@ -99,7 +92,6 @@ closes() { # request-format...
 
 # bats test_tags=whole
 @test "$STAGE: after Connection: close, in capitals or not, it answers and closes" {
-  start "$STAGE"
   for line in 'Connection: close' 'connection: CLOSE' 'Connection:close' \
     "A: $(printf '%02000d' 1)\r\nConnection: close" \
     "Connection: a$(printf '%02000d' 1), close" \
@@ -113,7 +105,6 @@ closes() { # request-format...
 
 # bats test_tags=whole
 @test "$STAGE: after HTTP/1.0, or no version, it answers and closes" {
-  start "$STAGE"
   closes 'GET / HTTP/1.0\r\n\r\n' 'GET /\r\n\r\n' 'GET /1\r\n\r\n' \
     'GET /HTTP/1.1\r\n\r\n' 'GET / http/1.1\r\n\r\n' 'GET / HTTP/1.10\r\n\r\n' \
     'GET / HTTP/1.1x\r\n\r\n' \
@@ -123,7 +114,6 @@ closes() { # request-format...
 }
 
 @test "$STAGE: after an announced body or an unknown method, nothing is taken for a request" {
-  start "$STAGE"
   for start in 'POST / HTTP/1.1' 'OPTIONS / HTTP/1.1' 'get / HTTP/1.1' \
     'head / HTTP/1.1' 'GETX / HTTP/1.1' 'HEADX / HTTP/1.1' 'HELLO / HTTP/1.1' \
     'GET / HTTP/1.1\r\nContent-Length: 5' \
@@ -141,21 +131,18 @@ closes() { # request-format...
 }
 
 @test "$STAGE: a request with a NUL byte is the last of its connection" {
-  start "$STAGE"
   closes 'GET / HTTP/1.1\r\nA: \0\r\nContent-Length: 18\r\n\r\n' \
     'GET / HTTP/1.1\r\nA: b\0\0\r\nContent-Length: 18\r\n\r\n' \
     'GET /\0 HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\n\0\r\n\r\n' '\0GET / HTTP/1.1\r\n\r\n'
 }
 
 @test "$STAGE: when a pipelined request is too long, it answers 431 and closes" {
-  start "$STAGE"
   printf '%s\n%09000d' "$(requests 2)" 1 >"$BATS_TEST_TMPDIR/requests"
   gives 'hellos 2; too_large' ask <"$BATS_TEST_TMPDIR/requests"
 }
 
 # bats test_tags=whole
 @test "$STAGE: it stops reading from a client that does not read" {
-  start "$STAGE"
   answers # so that the pages of what answers are in memory
   before=$(resident)
   pipeline_without_reading
@@ -176,7 +163,6 @@ pipeline_without_reading() {
 
 # bats test_tags=whole
 @test "$STAGE: a client that reads late gets every response" {
-  start "$STAGE"
   local number
   pipeline_without_reading
   wait_until is_not_read
@@ -322,7 +308,6 @@ has_shown() { # number-of-requests
 
 # bats test_tags=whole,resident
 @test "$STAGE: an idle connection has no buffer" {
-  start "$STAGE"
   gives 'hellos 1' ask_for 'GET / HTTP/1.1\r\n\r\n'
   connect_many 200
   wait_read # the last one

@@ -39,7 +39,6 @@ talk() {
 }
 
 @test "upper_server: ASCII letters come back as capitals, all else unchanged" {
-  start upper_server
   local all=$BATS_TEST_TMPDIR/all
   LC_ALL=C awk 'BEGIN { for (i = 0; i < 256; i++) printf "%c", i; print "\342\202\254a\303a\377a" }' >"$all"
   LC_ALL=C tr '[:lower:]' '[:upper:]' <"$all" >"$all.expected"
@@ -48,7 +47,6 @@ talk() {
 
 # bats test_tags=whole
 @test "upper_server: a long text comes back whole" {
-  start upper_server
   local text=$BATS_TEST_TMPDIR/text
   head -c 1000000 /dev/zero | tr '\0' a >"$text"
   gives 'tr a A <"$text"' ask <"$text"
@@ -71,7 +69,6 @@ talk() {
 
 # bats test_tags=whole
 @test "upper_server: shows each event, EPOLLIN and EPOLLOUT in turn" {
-  start upper_server
   local word
   connect
   for word in one two; do
@@ -95,7 +92,6 @@ $fd: EPOLLIN"
 
 # bats test_tags=whole
 @test "upper_server: talks with many clients at once" {
-  start upper_server
   local clients
   connect_many 50
   wait_until has_descriptors $((without_clients + 50))
@@ -116,7 +112,6 @@ $fd: EPOLLIN"
 
 # bats test_tags=whole
 @test "upper_server: it stops reading from a client that does not read" {
-  start upper_server
   connect
   in_background cat /dev/zero 1>&"$client" 2>/dev/null
   wait_until is_not_read
@@ -138,7 +133,6 @@ $fd: EPOLLIN"
 }
 
 @test "upper_server: a client that resets or leaves does no harm" {
-  start upper_server
   connect a
   wait_response
   # The reply is unread, so this closes with a reset.
