@@ -42,7 +42,6 @@ sendto 10'
 
 @test "05_epoll_et: it answers a request, whichever step of a turn completes it" {
   RUN=$(preload fault FAULT_SIZE=one) start 05_epoll_et # a byte a step
-  clients=()
   for length in {1..16}; do # MAX_STEPS
     connect
     send "GET /%0${length}d HTTP/1.0\n\n" 1

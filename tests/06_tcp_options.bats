@@ -9,11 +9,6 @@ closing_line() {
   sed -n '/^closed/s/).*/)/p' "$out" # a learner's may say more
 }
 
-@test "06_tcp_options: it takes one option at most, before the port" {
-  refuses 06_tcp_options --nodelay --cork --nodelay
-  refuses 06_tcp_options --cork 8080 --cork
-}
-
 # bats test_tags=whole
 @test "06_tcp_options: without --cork, five pipelined responses leave in several segments" {
   # Up to 10, which need no ACK to leave (RFC 6928). In the plain mode, Nagle's algorithm

@@ -9,6 +9,7 @@ load common
     answers
   done
   wait_until has_descriptors "$without_clients"
+  accepts_behind "$STAGE"
 }
 
 @test "$STAGE: a signal ends it even while its console is blocked" {
@@ -77,7 +78,6 @@ load common
 @test "$STAGE: a client that has gone before it is answered does no harm" {
   answers_the_gone "$STAGE" "$(printf '%08193d' 1)" # which the console does not show
   answers_the_gone "$STAGE" $'GET / HTTP/1.0\n'
-  accepts_behind "$STAGE"
 }
 
 @test "$STAGE: the console shows each request after a line of 40 dashes" {

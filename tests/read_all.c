@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 
 #include <err.h>
+#include <errno.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
@@ -68,8 +69,11 @@ int main(int argc, char *argv[])
         int fd = (int)strtol(argv[i], NULL, 10);
         for (;; usleep(1000)) {
             if (getsockname(fd, (struct sockaddr *)&here, &size) == -1 ||
-                getpeername(fd, (struct sockaddr *)&there, &size) == -1)
+                getpeername(fd, (struct sockaddr *)&there, &size) == -1) {
+                if (errno == EBADF)
+                    err(EXIT_FAILURE, "%d", fd);
                 break; /* it has been reset */
+            }
             bool sent = ioctl(fd, SIOCOUTQ, &unsent) == 0 && unsent == 0;
             state = sent ? unread_state(netlink, here, there) : TCP_ESTABLISHED;
             if (state == 0)
