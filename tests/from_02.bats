@@ -63,7 +63,9 @@ load common
 
 @test "$STAGE: when a call on a client's socket fails, it closes only that client" {
   for call in recvfrom sendto; do
-    RUN=$(injecting "$call" error=EHOSTUNREACH:when=1 "$log") start "$STAGE"
+    # (Without -f: each process would have a first call of its own.)
+    RUN="strace -D -o ${log@Q} -e trace=$call -e inject=$call:error=EHOSTUNREACH:when=1" \
+      start "$STAGE"
     connect
     send 'GET / HTTP/1.0\n\n' # in one piece: the rest of it would meet a reset
     receive >"$BATS_TEST_TMPDIR/response" || (($? != 124)) || # it may be reset
