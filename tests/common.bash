@@ -743,7 +743,7 @@ serves_on() { # answers|silent_client
   alive || ! says 'Cannot allocate memory' || return 0 # it gives up, and says so
   if [ "$1" = answers ]; then
     connect 'GET / HTTP/1.0\n\n'
-    wait_until accept_fails_again
+    wait_until accept_is_called_again
     # The others have to wait again in another test, out of descriptors.
     if [ "$STEP" = 02 ]; then gives hello receive; else wait_until is_quiet; fi
   else
@@ -753,7 +753,7 @@ serves_on() { # answers|silent_client
     "$NAME: accept: Too many open files in system"
 }
 
-accept_fails_again() {
+accept_is_called_again() {
   [[ $(<"$log.second") == *INJECTED*INJECTED* ]]
 }
 

@@ -221,7 +221,7 @@ ends_orderly() { # request-format...
     printf "$format" >"$BATS_TEST_TMPDIR/sent"
     send_cut "$BATS_TEST_TMPDIR/sent" "${cut-0}"
     gives "${answer-hello}" receive
-    for go_on in wait_read wait_read true; do # a reset comes, and fails the next one
+    for go_on in wait_read wait_read true; do # a reset would fail the next one
       (printf 'x' >&"$client") || {
         echo 'seen: the connection was reset'
         return 1
