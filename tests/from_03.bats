@@ -169,7 +169,6 @@ is_full() {
   same "$(sed s/accept4/accept/ "$err")" "$STAGE: accept: Too many open files"
 }
 
-# bats test_tags=waits
 @test "$STAGE: when accept fails while a client sends all the time, it tries again" {
   local number=2
   [[ $STEP != 0[56] ]] || number=3 # the second has said EAGAIN
