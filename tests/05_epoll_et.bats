@@ -3,22 +3,6 @@
 
 load common
 
-# bats test_tags=whole,economy
-@test "05_epoll_et: a GET costs six calls, besides the waits and the console" {
-  trace_gets 05_epoll_et
-  # And one in which accept4() says EAGAIN, for all clients that came together. (The
-  # first event of a client says only that there is room to write: it costs no call.)
-  same "$(calls_of_gets)" 'accept4 20
-close 10
-epoll_ctl 10
-recvfrom 10
-sendto 10'
-  same "$(grep -c '^accept4.*EAGAIN' "$log")" 10
-  # The interest of each connection is registered once, and never changed.
-  same "$(grep -c EPOLL_CTL_MOD "$log")" 0
-  same "$(grep -c 'EPOLL_CTL_ADD.*EPOLLET' "$log")" 11
-}
-
 # bats test_tags=whole
 @test "05_epoll_et: a request of 4 KB is reported once" {
   trace_long_request 05_epoll_et

@@ -9,7 +9,7 @@ DEADLINE=300
 
 # Makes a copy of the tree, and goes there, as if make had not started this.
 setup() {
-  unset MAKEFLAGS MFLAGS MAKELEVEL
+  unset MAKEFLAGS MFLAGS MAKELEVEL MY
   mkdir "$BATS_TEST_TMPDIR/tree"
   cp -r "$PROJECT"/{Makefile,NOTES.md,tests} "$PROJECT"/0*_* \
     "$BATS_TEST_TMPDIR/tree"

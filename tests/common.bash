@@ -832,34 +832,11 @@ log=$BATS_TEST_TMPDIR/strace # what strace writes
 # The C library decides which of these a program calls.
 WAITS='pselect6,?poll,ppoll,?epoll_wait,epoll_pwait,?epoll_pwait2'
 
-# Runs a stage under strace while ten GETs are served.
-trace_gets() { # name
-  local client
-  RUN="strace -D -o ${log@Q}" start "$1"
-  for _ in {1..10}; do
-    connect
-    send 'GET / HTTP/1.0\r\n\r\n'
-    gives "hello $1" receive # to its end, so after the close()
-    disconnect "$client"
-  done
-  end_trace
-  # None of its waits times out.
-  same "$(grep -c '^epoll_p*wait(.*, 64, -1[,)]' "$log")" "$(grep -c '^epoll_p*wait(' "$log")"
-}
-
 # Ends the traced server, and waits until its trace is complete.
 end_trace() {
   end_by TERM
   wait_until grep -q 'killed by SIGTERM' "$log"
   cat "$log"
-}
-
-# Prints the calls made for ten GETs, with their number: those between the first wait
-# and the end, except the waits, and what stdio (for the console) and malloc() do.
-calls_of_gets() {
-  sed -nE '/^epoll_p?wait/,/^--- SIGTERM/s/^([a-z0-9_]+)\(.*/\1/p' "$log" |
-    grep -vxE 'epoll_p?wait|write|.*stat.*|brk|mmap|munmap|madvise|getrandom' |
-    sort | uniq -c | awk '{ print $2, $1 }'
 }
 
 # Runs a stage under strace while it serves a request of a little over 4 KB that has
