@@ -62,21 +62,20 @@ load common
     said=$(<"$err")
     # Without a second option, it may go on.
     [[ $call != *:* ]] || ended || continue
-    echo "$name fails, and the server says:"
-    same "${said/: *: /: }" "$STAGE: No buffer space available" # it may say more
+    # It may say more.
+    same "$name fails: ${said/: *: /: }" "$name fails: $STAGE: No buffer space available"
     [[ $call != @(socket|listen) ]] || same "$(<"$out")" ''
     ends_with 1
   done
-  echo 'its console is full, and it cannot say where it listens:'
+  # So it is if it cannot say where it listens.
   run timeout 20 sh -c 'exec "$0" 0 >/dev/full' "$(program "$STAGE")"
-  same "$status" 1
-  same "${output/: *: /: }" "$STAGE: No space left on device" # it may say more
-  echo 'its console has gone:'
+  same "with a full console: exit code $status, ${output/: *: /: }" \
+    "with a full console: exit code 1, $STAGE: No space left on device"
   exec {gone}> >(:)
   wait_until ended $! # bash's wait may hang here, if it has noted the end already
   run timeout 20 bash -c "exec \"\$0\" 0 >&$gone" "$(program "$STAGE")"
-  same "$status" 1
-  same "${output/: *: /: }" "$STAGE: Broken pipe"
+  same "when its console has gone: exit code $status, ${output/: *: /: }" \
+    "when its console has gone: exit code 1, $STAGE: Broken pipe"
 }
 
 @test "$STAGE: a socket never takes the place of a closed stdin, stdout or stderr" {
