@@ -186,22 +186,3 @@ sends_all_of() { # command...
   rests
   same "$(<"$err")" "$NAME: accept: Too many open files"
 }
-
-# bats test_tags=whole
-@test "$NAME: no cork holds back the last response of a turn" {
-  [ "$NAME" = 06_tcp_options ] || skip 'is about 06_tcp_options'
-  # One recv(), fourteen send() and one more: MAX_STEPS.
-  printf '%s\nHEAD / HTTP/1.1\r\n\r\n' "$(requests 7)" >"$BATS_TEST_TMPDIR/requests"
-  mode=--cork begin
-  connect
-  quickest=1000000 # microseconds, of ten, on a machine that may be busy
-  for _ in {1..10}; do
-    began=${EPOCHREALTIME/[^0-9]/}
-    cat "$BATS_TEST_TMPDIR/requests" >&"$client" # in one piece
-    timeout "$DEADLINE" head -c $((8 * 101 + 7 * 13)) <&"$client" # heads, bodies
-    took=$((${EPOCHREALTIME/[^0-9]/} - began))
-    quickest=$((took < quickest ? took : quickest))
-  done
-  echo "microseconds: $quickest"
-  ((quickest < 150000)) # a cork lasts 200 ms, and then is no more
-}
