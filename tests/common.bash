@@ -838,17 +838,3 @@ end_trace() {
   wait_until grep -q 'killed by SIGTERM' "$log"
   cat "$log"
 }
-
-# Runs a stage under strace while it serves a request of a little over 4 KB that has
-# wholly arrived.
-trace_long_request() { # name
-  RUN="strace -D -o ${log@Q}" start "$1"
-  connect
-  wait_until has_descriptors $((without_clients + 1))
-  stop
-  send 'GET /%04090d HTTP/1.0\n\n' 1
-  wait_until has_arrived
-  kill -CONT "$pid"
-  gives "hello $1" receive
-  end_trace
-}

@@ -160,10 +160,7 @@ install bats diffutils netcat-openbsd perl-base util-linux procps iproute2 file"
   [[ $output == 'missing: pgrep ss ab '*' install procps iproute2 apache2-utils '* ]]
   PATH=$BATS_TEST_TMPDIR/bin run -2 make -s walk-01_blocking
   [[ ${lines[0]} == 'missing: '*' tmux '*'; to install: '*' tmux '* ]]
-}
-
-@test "a bats that is too old is named before anything runs" {
-  mkdir "$BATS_TEST_TMPDIR/bin"
+  # So is a bats that is too old.
   printf '#!/bin/sh\necho Bats 1.2.1\n' >"$BATS_TEST_TMPDIR/bin/bats"
   chmod +x "$BATS_TEST_TMPDIR/bin/bats"
   PATH=$BATS_TEST_TMPDIR/bin:$PATH run -1 tests/need test
@@ -214,6 +211,21 @@ functions() { # name
     same "$(functions "$stage" | grep -xF -f <(functions "$before"))" \
       "$(functions "$before" | grep -xF -f <(functions "$stage"))"
     before=$stage
+  done
+}
+
+@test "a GET costs 04 six calls, and 05 five and an accept4 that finds nobody" {
+  for STAGE in 04_epoll_lt 05_epoll_et; do
+    RUN="strace -D -o ${log@Q}" start "$STAGE"
+    for _ in {1..10}; do
+      connect
+      send 'GET / HTTP/1.0\r\n\r\n' # in one piece
+      gives hello receive
+    done
+    end_trace >/dev/null
+    # Not counted are the waits, and what stdio (for the console) and malloc() do.
+    same "$(sed '1,/^epoll_p*wait/d; /^--- SIGTERM/,$d' "$log" |
+      grep -cvE '^(epoll_p?wait|write|.*stat.*|brk|mmap|munmap|madvise|getrandom)\(')" 60
   done
 }
 
