@@ -108,10 +108,10 @@ is_full() {
   local limit='(\]|0x[0-9a-f]+), [0-9]+, (-1[,)]|NULL,|0x|([5-9]|[1-9][0-9])[0-9]{3}[,)]|\{tv_sec=([5-9]|[1-9][0-9]))'
   [[ $STAGE != 03_* ]] || limit+='|(\]|NULL), NULL, (NULL|\{sigmask=.*\})\) '
   # Both the first wait (a look is none) and the last one, which the signal has ended.
-  waits=$(grep -vE -m 1 ', 0(, NULL, 8)?\) += ' "$log"
+  both=$(grep -vE -m 1 ', 0(, NULL, 8)?\) += ' "$log"
     grep -F -B 1 -m 1 -e '--- SIGTERM' "$log" | head -n 1)
-  printf 'seen: %s\n' 'one of these waits has a limit of less than 5 seconds:' "$waits"
-  (($(grep -cE -e "$limit" <<<"$waits") == 2))
+  printf 'seen: %s\n' 'one of these waits has a limit of less than 5 seconds:' "$both"
+  (($(grep -cE -e "$limit" <<<"$both") == 2))
 }
 
 @test "$STAGE: when a signal interrupts its wait, it waits again; when the wait fails, it says so and ends" {
