@@ -39,7 +39,7 @@ closing_line() {
 
 # bats test_tags=whole
 @test "06_tcp_options: with --cork, half a next request delays no response" {
-  # So it is where none comes, and the last response ends a turn: a recv, 14 sends and one.
+  # Nor does a response wait that ends a turn, if no request follows: a recv, 15 sends.
   for requests in $'GET / HTTP/1.1\r\n\r\nGET / HTTP' \
     "$(requests 7)"$'\nHEAD / HTTP/1.1\r\n\r\n'; do
     RUN="strace -D -o ${log@Q} -e trace=setsockopt,sendto,sendmsg,writev" \

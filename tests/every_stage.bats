@@ -296,7 +296,7 @@ console_shows() { # text
   start_on_pipe
   disconnect "$reader"
   answers
-  case $STAGE in 01_*) ends_with 0 ;; *) answers ;; esac # whatever it says of it
+  case $STAGE in 01_*) ends_with 0 ;; *) answers ;; esac # it may say so on stderr
 }
 
 # Brings the server into one more state, with a client on $client.

@@ -204,7 +204,7 @@ is_full() {
   end_trace >/dev/null
   echo 'seen: the server sleeps, and serves nobody, where it should wait for events'
   awk '/accept/ { accepts[$1] } /nanosleep/ { sleeps[$1] }
-    END { for (one in sleeps) if (one in accepts) exit 1 }' "$log" # another thread may
+    END { for (one in sleeps) if (one in accepts) exit 1 }' "$log" # another thread may sleep
 }
 
 @test "$STAGE: if it cannot wait for a client's socket, it closes only that client" {
