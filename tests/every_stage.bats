@@ -7,7 +7,7 @@ load common
   local option word options=''
   [ "$STAGE" != 06_tcp_options ] || options='[--cork | --nodelay] '
   for option in -h --help; do
-    run --separate-stderr timeout 20 "$(program "$STAGE")" "$option"
+    run --separate-stderr patiently "$(program "$STAGE")" "$option"
     same "$status" 0
     same "$output" "usage: $STAGE ${options}[port [address]]"
     same "$stderr" ''
@@ -30,7 +30,7 @@ load common
   printf 'GET / HTTP/1.0\n\n' >&"$client"
   gives hello receive
   # The call is made to fail, so that it does not matter who has the port.
-  run timeout 20 strace -o "$log" -e trace=bind -e inject=bind:error=EADDRINUSE \
+  run patiently strace -o "$log" -e trace=bind -e inject=bind:error=EADDRINUSE \
     "$(program "$STAGE")"
   same "$status" 1
   grep -F 'sin_port=htons(8080), sin_addr=inet_addr("127.0.0.1")' "$log"
@@ -68,12 +68,12 @@ load common
     ends_with 1
   done
   # So it is if it cannot say where it listens.
-  run timeout 20 sh -c 'exec "$0" 0 >/dev/full' "$(program "$STAGE")"
+  run patiently sh -c 'exec "$0" 0 >/dev/full' "$(program "$STAGE")"
   same "with a full console: exit code $status, ${output/: *: /: }" \
     "with a full console: exit code 1, $STAGE: No space left on device"
   exec {gone}> >(:)
   wait_until ended $! # bash's wait may hang here, if it has noted the end already
-  run timeout 20 bash -c "exec \"\$0\" 0 >&$gone" "$(program "$STAGE")"
+  run patiently bash -c "exec \"\$0\" 0 >&$gone" "$(program "$STAGE")"
   same "when its console has gone: exit code $status, ${output/: *: /: }" \
     "when its console has gone: exit code 1, $STAGE: Broken pipe"
 }

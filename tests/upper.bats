@@ -10,7 +10,7 @@ talk() {
 
 @test "upper_server and upper_client: they print their usage, and refuse bad arguments" {
   for name in upper_server upper_client; do
-    run --separate-stderr timeout 20 "$(program "$name")" --help
+    run --separate-stderr patiently "$(program "$name")" --help
     same "$status" 0
     same "$output" "usage: $name [port [address]]"
     refuses "$name" '' ''
@@ -24,7 +24,7 @@ talk() {
 @test "upper_server and upper_client: without arguments, 127.0.0.1 and port 1688" {
   local name call=bind
   for name in upper_server upper_client; do
-    run timeout 20 strace -o "$log" -e trace="$call" \
+    run patiently strace -o "$log" -e trace="$call" \
       -e inject="$call":error=ECONNREFUSED "$(program "$name")"
     same "$output" "$name: $call: Connection refused"
     same "$status" 1
@@ -254,7 +254,7 @@ please input: '
 
 @test "upper_client: says so when it cannot send any more" {
   start upper_server
-  run timeout 20 strace -o "$log" -e trace=sendto \
+  run patiently strace -o "$log" -e trace=sendto \
     -e inject=sendto:error=ECONNRESET "$(program upper_client)" "$port" <<<hello
   grep -q INJECTED "$log" || return 0 # write() may do what send() does
   same "$status" 1
@@ -318,7 +318,7 @@ client_has_read() { # bytes
   for part in '' HE; do
     # shellcheck disable=SC2086 # a word, or none
     nc_server $part END
-    run timeout 20 "$(program upper_client)" "$port" <<<hello
+    run patiently "$(program upper_client)" "$port" <<<hello
     same "$status" 1
     [[ $output == 'please input: '?("$part")$'\nupper_client: the server went away' ]]
   done
