@@ -18,7 +18,7 @@ browse() { # [option...]
   said=$home/said
   mkdir "$home/Default"
   echo '{"net":{"network_prediction_options":2}}' >"$home/Default/Preferences"
-  in_background env HOME="$home" timeout 60 setpriv --pdeathsig TERM chromium --headless \
+  in_background env HOME="$home" timeout 200 setpriv --pdeathsig TERM chromium --headless \
     --no-sandbox --disable-gpu --disable-quic --no-first-run \
     --disable-background-networking --disable-component-update \
     --disable-sync --user-data-dir="$home" \

@@ -64,7 +64,7 @@ is_unharmed_by_resets() { # bytes format
   printf 'POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n' >"$BATS_TEST_TMPDIR/request"
   for mode in "${modes[@]}"; do
     begin
-    in_background "$PROJECT/tests/reset" "$port" 5 2000 <"$BATS_TEST_TMPDIR/request"
+    in_background timeout 200 "$PROJECT/tests/reset" "$port" 5 2000 <"$BATS_TEST_TMPDIR/request"
     while alive "$started"; do
       answers
     done

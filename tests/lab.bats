@@ -247,7 +247,7 @@ words_of() { # text
     class_types 3 'nohup setsid sleep 1000 > /dev/null 2>&1 &'
     class_types 4 'nc 127.0.0.1 8080'
     go_back
-    (($(left | wc -l) > 8))
+    wait_until eval 'ps -o args= $(left) | grep -q "^sleep 1000"'
     case $way in
     q | C-c) press "$way" ;;
     waiting)

@@ -53,16 +53,16 @@ is_timed() { # line-of-heading
   local wrong=$BATS_TEST_TMPDIR/wrong.md section
   section=$(sed -n '/^### Walkthrough of 02/=' "$NOTES")
   sed 's/ with 0 bytes received$/ with 1 bytes received/' "$NOTES" >"$wrong"
-  DEADLINE=3 run "$TOOLS/play" "$wrong" "$section"
+  run "$TOOLS/play" "$wrong" "$section"
   echo "$output"
   same "$status" 1
   [[ $output == "line "*"terminal 3 shows:"*"with 0 bytes"* ]]
   # So is a line too few, at the end, and one too many.
   section=$(sed -n '/^### Walkthrough of 01/=' "$NOTES")
   sed "$section,\$s/^Content-Length: 13\$//" "$NOTES" >"$wrong"
-  DEADLINE=2 run -1 "$TOOLS/play" "$wrong" "$section"
+  run -1 "$TOOLS/play" "$wrong" "$section"
   sed "$section,\$s/^\(listening on .*80.\)\$/\1\nand more/" "$NOTES" >"$wrong"
-  DEADLINE=2 run -1 "$TOOLS/play" "$wrong" "$section"
+  run -1 "$TOOLS/play" "$wrong" "$section"
 }
 
 @test "what comes after a pause is waited for" {

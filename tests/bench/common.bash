@@ -102,7 +102,7 @@ resident() { # name
 # output goes to $work/load.
 run_load() { # command...
   # shellcheck disable=SC2086 # words
-  timeout 60 $on_client_core "$@" >"$work/load" 2>&1 &
+  timeout 200 $on_client_core "$@" >"$work/load" 2>&1 &
   wait $! || fail "$1 has failed" "$work/load"
 }
 
