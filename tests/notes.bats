@@ -53,9 +53,8 @@ is_timed() { # line-of-heading
   local wrong=$BATS_TEST_TMPDIR/wrong.md section
   section=$(sed -n '/^### Walkthrough of 02/=' "$NOTES")
   sed 's/ with 0 bytes received$/ with 1 bytes received/' "$NOTES" >"$wrong"
-  run "$TOOLS/play" "$wrong" "$section"
+  run -1 "$TOOLS/play" "$wrong" "$section"
   echo "$output"
-  same "$status" 1
   [[ $output == "line "*"terminal 3 shows:"*"with 0 bytes"* ]]
   # So is a line too few, at the end, and one too many.
   section=$(sed -n '/^### Walkthrough of 01/=' "$NOTES")
