@@ -242,7 +242,6 @@ start_program() { # path argument...
       fd=${fd##*/}
       ((fd <= 2)) || eval "exec $fd>&-"
     done
-    [[ "${run[*]}" != *strace\ * ]] || trap '' ALRM # strace -D ends it after three seconds
     "${run[@]}" "$@" >>"$out" 2>"$err" </dev/null
   ) &
   pid=$!

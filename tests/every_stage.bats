@@ -90,7 +90,7 @@ load common
   done
   # It cannot say where it listens.
   for closed in '>&-' '<&- >&-' '>&- 2>&-' '<&- >&- 2>&-'; do
-    run sh -c "exec \"\$@\" $closed" - timeout 20 "$(program "$STAGE")" 0
+    run patiently sh -c "exec \"\$@\" $closed" - "$(program "$STAGE")" 0
     same "$status" 1
     [[ $closed == *2* ]] || same "${output/: *: /: }" "$STAGE: Bad file descriptor"
   done

@@ -12,7 +12,7 @@ FOLDER=$PROJECT/tests/exercises
 # With $IDS, only those are looked at.
 setup_file() {
   export TMPDIR=$BATS_FILE_TMPDIR TOOLS=$BATS_FILE_TMPDIR/tools
-  export CHECK_SECONDS=200 SLOW_LAST=yes
+  export CHECK_SECONDS=300 SLOW_LAST=yes
   local id kind
   while read -r id kind; do
     while (($(jobs -r | wc -l) >= ${JOBS:-6})); do

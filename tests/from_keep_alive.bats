@@ -164,7 +164,7 @@ pipeline_without_reading() {
 # bats test_tags=whole
 @test "$STAGE: a client that reads late gets every response" {
   local number
-  start_with_clock # on a busy machine, its time may end
+  start_with_clock # a busy machine may need more than 30 seconds
   pipeline_without_reading
   wait_until is_not_read
   answers # and what waits for the other is still its own
