@@ -79,7 +79,7 @@ closes() { # request-format...
 @test "$STAGE: close and Content-Length count only where they belong" {
   for request in 'GET / HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\n\n' \
     "GET /$(printf '%02000d' 1) HTTP/1.1\r\n\r\n" \
-    'GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n' \
+    'GET / HTTP/1.1\r\nConnection: keep-alive, clos\r\n\r\n' \
     'GET /,close,a HTTP/1.1\r\n\r\n' 'GET / HTTP/1.1\r\nA: close\r\n\r\n' \
     'GET / HTTP/1.1\r\nX-Connection: close\r\n\r\n' \
     'GET / HTTP/1.1\r\nConnection: a\r\nA: close\r\n\r\n' \
