@@ -98,17 +98,13 @@ is_unharmed_by_resets() { # bytes format
     connect
     in_background cat "$BATS_TEST_TMPDIR/requests" 1>&"$client" 2>/dev/null
     wait_response # so it has begun
-    wait_until has_done_its_part
+    # It leaves unread what the client sends, or has ended the connection.
+    wait_until eval 'is_not_read || { ended "$started" && is_quiet; }'
     answers
     tries=20 rests # the kernel may find room for a little more
     echo "resident: $first KB, then $(resident) KB"
     (($(resident) - first < 1000))
   done
-}
-
-# True when the server leaves unread what the client sends, or has ended the connection.
-has_done_its_part() {
-  is_not_read || { ended "$started" && is_quiet; }
 }
 
 # bats test_tags=whole
