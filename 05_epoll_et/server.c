@@ -185,8 +185,8 @@ static void close_connection(int client)
     connections[client] = (struct connection){.state = CLOSED};
 }
 
-/* Returns whether recv() or send() transferred bytes. Closes the connection if
- * the client has closed it, or on any error other than EAGAIN and EINTR. */
+/* Returns whether recv() or send() transferred bytes. EAGAIN ends readiness; a
+ * close by the client, or any other error but EINTR, ends the connection. */
 static bool check_transfer(int client, ssize_t result)
 {
     if (result > 0)

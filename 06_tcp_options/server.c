@@ -223,8 +223,8 @@ static time_t seconds(void)
     return now.tv_sec;
 }
 
-/* Returns whether recv() or send() transferred bytes. Closes the connection if
- * the client has closed it, or on any error other than EAGAIN and EINTR. */
+/* Returns whether recv() or send() transferred bytes. EAGAIN ends readiness; a
+ * close by the client, or any other error but EINTR, ends the connection. */
 static bool check_transfer(int client, ssize_t result)
 {
     if (result > 0)

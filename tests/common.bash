@@ -24,9 +24,7 @@ bats_error_trap() {
 get_mills_since_epoch() { [ -n "${1-}" ] || echo 0; }
 
 # The stage's number: 06 has two programs.
-STEP=${STAGE-}
-STEP=${STEP%%_*}
-[ "$STEP" != keep ] || STEP=06
+STEP=${STAGE-} STEP=${STEP%%_*} STEP=${STEP/keep/06}
 
 # The server's name: STAGE=upper stands for two programs.
 # shellcheck disable=SC2034 # for the suites
@@ -133,7 +131,7 @@ nap() { # seconds
 # Says what is waited for, to somebody who does not know these functions.
 in_words() { # command...
   case $1 in
-  has_descriptors) echo "the server has $2 descriptors open" ;;
+  has_descriptors) echo "the server has $2 descriptors open (it has $(descriptors))" ;;
   has_response) echo 'the server says something' ;;
   ended) echo 'the program ends' ;;
   says) echo "the server says: $2" ;;
@@ -142,7 +140,6 @@ in_words() { # command...
   is_not_read) echo "the server sleeps, and leaves unread what the client sends
 $(ss -4ton "dst 127.0.0.1:$port or src 127.0.0.1:$port")" ;;
   has_arrived) echo 'what the clients have sent has arrived' ;;
-  keeps_time_wait) echo 'the kernel has room for sockets in TIME-WAIT' ;;
   all_is_read) echo 'the server has read all that was sent' ;;
   is_full) echo 'the client cannot send any more' ;;
   console_shows) echo "the console shows: $2" ;;
@@ -175,8 +172,8 @@ gives() { # expecting-command command...
   eval "$1" >"$expected"
   shift
   "$@" >"$got" || code=$?
-  if ((code != 0)) || ! same_bytes "$got" "$expected"; then
-    ((code != 124)) || echo 'no end of the connection'
+  if ((code != 0)) || ! cmp -s "$got" "$expected"; then
+    ((code != 124)) || echo 'seen: the server does not end the connection'
     [[ $code == @(0|124) ]] || echo 'seen: the connection was reset'
     [ "$1" != ask_for ] || printf 'sent:     %s\n' "${2:0:300}" | cat -v
     (($(wc -c <"$expected") < 600)) ||
@@ -185,18 +182,6 @@ gives() { # expecting-command command...
     show_both "$(tail -c 600 "$expected" | tr '\0' '@')" \
       "$(tail -c 600 "$got" | tr '\0' '@')"
     return 1
-  fi
-}
-
-# Compares two files; starts no process if they are short texts.
-same_bytes() { # file file
-  local first second
-  # If read gets to a file's end, there is no NUL before it.
-  if IFS= read -r -d '' -n 5000 first <"$1" ||
-    IFS= read -r -d '' -n 5000 second <"$2"; then
-    cmp -s "$1" "$2"
-  else
-    [ "$first" = "$second" ]
   fi
 }
 
@@ -343,9 +328,7 @@ end_by() { # signal
 
 # Starts a server if none takes clients: 01_blocking takes only one.
 have_server() {
-  if [ -z "${pid-}" ] || [ "$STAGE" = 01_blocking ]; then
-    start "$STAGE"
-  fi
+  [[ -n ${pid-} && $STAGE != 01_blocking ]] || start "$STAGE"
 }
 
 teardown() {
@@ -378,14 +361,10 @@ build() { # name make-argument...
 # --- Clients ---------------------------------------------------------------
 
 # Prints what a stage answers to a GET that ends the connection.
-# shellcheck disable=SC2120 # mostly of $STAGE
-hello() { # [name]
+hello() {
   local version=1.0 last=
-  if [[ ${1-$STAGE} == @(06_tcp_options|keep_alive) ]]; then
-    version=1.1 last=$'Connection: close\r\n'
-  fi
-  printf 'HTTP/%s 200 OK\r\n' "$version"
-  printf 'Date: Mon, 1 Jan 1996 01:01:01 GMT\r\n'
+  [[ $STEP != 06 ]] || version=1.1 last=$'Connection: close\r\n'
+  printf 'HTTP/%s 200 OK\r\nDate: Mon, 1 Jan 1996 01:01:01 GMT\r\n' "$version"
   printf 'Content-Type: text/plain\r\n'
   printf 'Content-Length: 13\r\n%s\r\nHello, world!' "$last"
 }
@@ -440,7 +419,7 @@ receive_bytes() { # number
 receive_from_each() { # number
   local reply
   for client in "${clients[@]}"; do
-    wait_response >&2 || return 124
+    wait_until has_response >&2 || return 124
     reply=''
     # With -N, bash loses bytes when time is up before all of them have come.
     IFS= read -rN "$1" -t "$DEADLINE" reply <&"$client" || true
@@ -448,9 +427,9 @@ receive_from_each() { # number
   done
 }
 
-# Fails where a byte comes within half a second.
+# Fails where something comes before the server has slept for half a second.
 hears_nothing() {
-  ! read -rt 0.5 -n 1 _ <&"$client"
+  look=0.5 wait_until is_quiet && ! has_response
 }
 
 # Sends what printf makes of its arguments, in one piece. (bash would send each
@@ -525,7 +504,7 @@ answers() {
   [ "$STAGE" != upper ] || request=hello
   connect "$request"
   if [ "$STAGE" = upper ]; then
-    wait_response && IFS= read -rN 5 -t "$DEADLINE" reply <&"$client"
+    wait_until has_response && IFS= read -rN 5 -t "$DEADLINE" reply <&"$client"
     same "$reply" HELLO
   else
     receive >"$file" || {
@@ -564,7 +543,6 @@ later_times() {
 
 # --- The kernel's side -----------------------------------------------------
 
-# Prints how many descriptors the server has open.
 descriptors() {
   local all=("/proc/$pid/fd/"*)
   echo "${#all[@]}"
@@ -601,7 +579,7 @@ rests() { # [pid...]
 settles() { # pid
   local spent=0 all_looks=0 most=
   until threads_sleep "$1"; do
-    read -r _ <"/proc/$1/schedstat" # or it has ended
+    read -r _ <"/proc/$1/schedstat" || return # it has ended
     most=${most:-$((spent + 500000000))}
     if ((spent > most || ++all_looks > DEADLINE * 200)); then
       echo 'seen: the server does not come to rest, though nothing happens'
@@ -642,11 +620,7 @@ all_is_read() { # descriptor...
   "$TOOLS/read_all" "$@"
 }
 
-# Waits until bytes wait for the client on $client to read them.
-wait_response() {
-  wait_until has_response
-}
-
+# True when bytes, or an end, wait for the client on $client.
 has_response() {
   read -t 0 <&"$client"
 }

@@ -329,7 +329,7 @@ try_cases() {
 # Leaves with the response unread, which resets the connection.
 reset() {
   send post
-  wait_response
+  wait_until has_response
   disconnect "$client"
 }
 

@@ -55,7 +55,7 @@ load common
 @test "$STAGE: a client that resets its connection does no harm" {
   # Closing while the response is unread makes the kernel send a reset.
   connect 'POST / HTTP/1.0\nContent-Length: 9\n\n'
-  wait_response
+  wait_until has_response
   disconnect "$client"
   wait_until has_descriptors "$without_clients"
   answers

@@ -51,7 +51,7 @@ A: second'
 @test "$STAGE: a client that never stops sending does not keep others waiting" {
   RUN="strace -D -o ${log@Q} -e trace=recvfrom,recvmsg,read,readv" start "$STAGE"
   connect 'POST / HTTP/1.0\n\n'
-  wait_response # so it has begun
+  wait_until has_response # so it has begun
   wait_until sleeps
   stop
   in_background cat /dev/zero 1>&"$client" 2>/dev/null
@@ -175,7 +175,7 @@ is_full() {
   [[ $STEP != 0[56] ]] || number=3 # the second has said EAGAIN
   RUN=$(injecting accept,accept4 error=ENFILE:when="$number") start "$STAGE"
   connect 'POST / HTTP/1.0\n\n'
-  PATIENCE=3 wait_response
+  PATIENCE=3 wait_until has_response
   talker=$client
   connect 'GET / HTTP/1.0\n\n'
   wait_until has_arrived
@@ -213,12 +213,12 @@ is_full() {
   closes_only "$STAGE" "$call" 1 'GET / HT'
   case $STEP in
   04)
-    closes_only "$STAGE" epoll_ctl 2 $'GET /closed HTTP/1.0\n\n' "$(hello "$STAGE")"
-    closes_only "$STAGE" epoll_ctl 3 $'POST / HTTP/1.0\n\n' "$(hello "$STAGE")"
+    closes_only "$STAGE" epoll_ctl 2 $'GET /closed HTTP/1.0\n\n' "$(hello)"
+    closes_only "$STAGE" epoll_ctl 3 $'POST / HTTP/1.0\n\n' "$(hello)"
     ;;
   0[56]) # more than a turn reads
     closes_only "$STAGE" epoll_ctl 2 "$(printf 'POST / HTTP/1.0\n\n%030000d' 1)" \
-      "$(hello "$STAGE")"
+      "$(hello)"
     ;;
   esac
 }

@@ -97,7 +97,7 @@ is_unharmed_by_resets() { # bytes format
     first=$(resident)
     connect
     in_background cat "$BATS_TEST_TMPDIR/requests" 1>&"$client" 2>/dev/null
-    wait_response # so it has begun
+    wait_until has_response # so it has begun
     # It leaves unread what the client sends, or has ended the connection.
     wait_until eval 'is_not_read || { ended "$started" && is_quiet; }'
     answers
@@ -167,13 +167,13 @@ sends_all_of() { # command...
   # Who closes with the response unread resets the connection.
   for client in "${clients[@]:0:5}"; do
     printf '%s' "$post" >&"$client"
-    wait_response
+    wait_until has_response
     disconnect "$client"
   done
   wait_until has_descriptors "$full" # others are inside now
   client=${clients[62]} # who was outside
   printf '%s' "$post" >&"$client"
-  wait_response
+  wait_until has_response
   for client in "${clients[@]:5}"; do
     disconnect "$client"
   done

@@ -38,8 +38,6 @@ is_timed() { # line-of-heading
   wait
   for line in $lines; do
     ! is_timed "$line" || play "$line" # alone, for it shows a time
-  done
-  for line in $lines; do
     [ "$(<"$line.code")" = 0 ] || {
       sed -n "${line}p" "$NOTES"
       cat "$line.log"

@@ -80,6 +80,7 @@ talk() {
   settles "$pid"
   listener=$(sed -n '2s/:.*//p' "$out")
   fd=$(sed -n '3s/:.*//p' "$out")
+  head -n 3 "$out" # is said if this is not so
   [[ $listener == fd\ [3-9] && $fd == fd\ [4-9] ]]
   same "$(<"$out")" "listening on 127.0.0.1:$port
 $listener: EPOLLIN
@@ -92,7 +93,6 @@ $fd: EPOLLIN"
 
 # bats test_tags=whole
 @test "upper_server: talks with many clients at once" {
-  local clients
   connect_many 50
   wait_until has_descriptors $((without_clients + 50))
   stop # so that one wait brings many events
@@ -134,7 +134,7 @@ $fd: EPOLLIN"
 
 @test "upper_server: a client that resets or leaves does no harm" {
   connect a
-  wait_response
+  wait_until has_response
   # The reply is unread, so this closes with a reset.
   disconnect "$client"
   wait_until has_descriptors "$without_clients"
