@@ -162,7 +162,7 @@ show_both() { # expected got
   diff -a --old-line-format='expected: %L' --new-line-format='got:      %L' \
     --unchanged-line-format='          %L' \
     <(cat -v <<<"${1:-(nothing)}") <(cat -v <<<"${2:-(nothing)}") |
-    grep -C 2 '^[eg]' || true
+    grep -C 2 '^[eg]' | sed 's/\^M$/\\r/' || true
 }
 
 # Fails unless a command succeeds and prints, byte for byte, what another one
