@@ -125,7 +125,7 @@ all_end() { # code kind|kind...
   export -f compiles source_of
   same "$("$FOLDER/exercise" fixes |
     xargs -P "$(nproc)" -n 3 bash -c 'compiles "$@" 2>&1 || echo "not $*"' -)" ''
-  same "$(grep -s warning: "$BATS_FILE_TMPDIR"/*/*.log)" '' # where gcc has built it
+  same "$(grep -s "[.]c:.*warning:" "$BATS_FILE_TMPDIR"/*/*.log)" '' # where gcc has built it
 }
 
 compiles() { # verdict id kind
