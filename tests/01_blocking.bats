@@ -11,7 +11,7 @@ load common
   connect 'GET / HTTP/1.0\n\n'
   kill -CONT "$pid"
   printf 'GET / HTTP/1.0\n\n' >&"$first"
-  client=$first gives 'hello 01_blocking' receive
+  client=$first gives hello receive
   ends_with 0
   same "$(patiently cat <&"$client" 2>/dev/null)" ''
 }

@@ -101,11 +101,6 @@ is_picture() { # name
 @test "the Python server to compare with gives the tutorial's response" {
   in_background python3 "$PROJECT/tests/bench/tutorial.py" 0 >/dev/null
   pid=$started
-  wait_until python_listens
-  same "$(ask_for 'GET / HTTP/1.0\r\n\r\n')" "$(hello 04_epoll_lt)"
-}
-
-python_listens() {
-  port=$(ss -Hltnp | sed -n "s/.*127.0.0.1:\([0-9]*\) .*pid=$pid,.*/\1/p")
-  [ -n "$port" ]
+  wait_until eval 'port=$(ss -Hltnp | grep -oP "127.0.0.1:\K\d+(?= .*pid=$pid,)")'
+  same "$(ask_for 'GET / HTTP/1.0\r\n\r\n')" "$(hello)"
 }

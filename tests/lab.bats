@@ -97,14 +97,10 @@ left() {
 # a program nor a file is left.
 nothing_is_left() {
   ! outer has-session 2>/dev/null || awaits 'outside\$$'
-  wait_until is_clean || {
+  wait_until eval '[ -z "$(left)$(ls "$TMPDIR")" ]' || {
     left | xargs -r ps -o pid=,args= -p
     return 1
   }
-}
-
-is_clean() {
-  [ -z "$(left)$(ls "$TMPDIR")" ]
 }
 
 # --- Walks -----------------------------------------------------------------

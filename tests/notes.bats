@@ -148,7 +148,7 @@ is_timed() { # line-of-heading
   grep -qF "It says \`$(sed -n "s/$port/8080/; /^listening/p" "$out")\`" \
     "$PROJECT/README.md"
   run bash -c "${commands[1]/8080/$port} 2>/dev/null"
-  same "${output//$'\r'/}" "$(hello 01_blocking | tr -d '\r')"
+  same "${output//$'\r'/}" "$(hello | tr -d '\r')"
 }
 
 @test "the pictures are drawn from a run" {
