@@ -235,6 +235,7 @@ words_of() { # text
 # bats file_tags=waits_too
 @test "nothing is left, however a walk ends" {
   for way in q C-c waiting lab client server terminal; do
+    echo "its end: $way"
     # A walk, with programs that still run, one of which heeds no hangup.
     open 80 24 'make walk-02_blocking_loop'
     awaits '^\[1/'
