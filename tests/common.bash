@@ -405,6 +405,7 @@ receive() {
     IFS= read -rd '' -t 0.1 part <&"$client" 2>"$said" || code=$?
     printf '%s' "$part"
     ((code > 128)) || break
+    # When all is at rest, look once more; but somebody may send without end.
     ! in_vain 20 || { ((more-- > 0)) && has_response; } || return 124
   done
   ((code > 0)) || { printf '\0' && return; } # which ended it
@@ -428,8 +429,9 @@ receive_from_each() { # number
   done
 }
 
-# Fails where something has come when the server sleeps half a second later.
+# Fails where the server sleeps, half a second after all has arrived, and has answered.
 hears_nothing() {
+  wait_until has_arrived
   nap 0.5
   wait_until sleeps && ! has_response
 }

@@ -80,7 +80,7 @@ talk() {
   settles "$pid"
   listener=$(sed -n '2s/:.*//p' "$out")
   fd=$(sed -n '3s/:.*//p' "$out")
-  head -n 3 "$out" # is said if this is not so
+  head -n 3 "$out" # bats shows this if the next line fails
   [[ $listener == fd\ [3-9] && $fd == fd\ [4-9] ]]
   same "$(<"$out")" "listening on 127.0.0.1:$port
 $listener: EPOLLIN
